@@ -1,0 +1,89 @@
+# Every habit of this project, one word each. `make` lists them.
+# All tools come from requirements/dev.txt; a machine needs Python 3.11, git, make and Node 20.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PYTEST := python -m pytest
+WORKERS ?= 2
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --quiet
+
+.PHONY: help
+help: ## lists the targets
+	@sed -n -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
+
+.PHONY: venv
+venv: ## makes .venv, or does nothing
+	@.ci/venv .venv 3.11
+
+.PHONY: demo
+demo: venv ## shows ATT at work: an app, its log, and a server that is killed
+	@att demo
+
+.PHONY: check
+check: venv node ## runs every gate, as CI does
+	@buf lint
+	buf format --diff --exit-code
+	.ci/breaking
+	python protos/generate.py --check
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	$(PYTEST) -n $(WORKERS) --cov --cov-report=term:skip-covered
+	if .ci/python 3.13 > /dev/null; then
+		.ci/venv .venv-3.13 3.13
+		PATH="$(CURDIR)/.venv-3.13/bin:$$PATH" python -m pytest -n $(WORKERS)
+		echo "Python 3.11 TESTED, Python 3.13 TESTED"
+	else
+		echo "Python 3.11 TESTED, Python 3.13 NOT FOUND"
+	fi
+
+.PHONY: check-generated
+check-generated: venv ## says whether the generated code is current
+	@python protos/generate.py --check
+
+.PHONY: check-faults-long
+check-faults-long: venv ## runs the fault tests with 100 kills each instead of 10
+	@$(PYTEST) tests/faults --kills 100 --timeout 1800
+
+.PHONY: test
+test: venv node ## runs the tests on Python 3.11
+	@$(PYTEST) -n $(WORKERS)
+
+.PHONY: fmt
+fmt: venv ## formats protos and code, and mends what ruff can
+	@buf format --write
+	ruff check --fix .
+	ruff format .
+
+.PHONY: generate
+generate: venv ## generates both sides of the contract
+	@buf lint
+	python protos/generate.py
+
+.PHONY: lock
+lock: venv ## locks the newest allowed versions in requirements/*.txt
+	@$(LOCK) --upgrade pyproject.toml --all-extras requirements/dev.in --output-file requirements/dev.txt
+	$(LOCK) --upgrade requirements/bench.in --constraint requirements/dev.txt --output-file requirements/bench.txt
+
+.PHONY: bench-quick
+bench-quick: venv ## measures capture, follow and read-back against cat and tail, in minutes
+	@python -m benchmarks
+
+.PHONY: example-repo
+example-repo: venv ## makes a git repository with a bare remote from the example app: DIR=...
+	@python -m att_client.example.repository "$(DIR)"
+
+.PHONY: node
+node: ## installs what the Node example needs
+	@if ! cmp -s examples/node/package.json examples/node/node_modules/.installed; then
+		cd examples/node
+		npm install --no-package-lock --no-audit --no-fund --loglevel=error
+		cp package.json node_modules/.installed
+	fi

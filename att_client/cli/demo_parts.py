@@ -1,0 +1,175 @@
+"""What the demo is made of: a server that can be killed, and a tally of lines."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.request import Request, urlopen
+
+import att_client
+from att_client.cli.exits import CommandError
+from att_client.cli.output import to_plain
+
+START_TIMEOUT = timedelta(seconds=10)
+
+
+class ServerProcess:
+    """A server of our own on `state_dir`; ended at the latest when the context is left.
+
+    It has a session of its own, so that Ctrl-C reaches only the demo.
+    """
+
+    def __init__(self, command: Sequence[str], state_dir: Path) -> None:
+        self._command = command
+        self._state_dir = state_dir
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the last start; 0 before it."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the last start still runs."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Starts it and returns when it serves; raises CommandError."""
+        log = self._state_dir.parent / "server.log"
+        with log.open("ab") as log_file:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                "serve",
+                "--state-dir",
+                os.fspath(self._state_dir),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log_file,
+                start_new_session=True,
+            )
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(START_TIMEOUT.total_seconds()):
+                line = await self._process.stdout.readline()
+        except TimeoutError:
+            line = b""
+        if b"ready" not in line:
+            said = log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
+            raise CommandError(
+                "SERVER_START_FAILED", f"The server did not start. It said: {said[0]}"
+            )
+
+    async def kill(self) -> None:
+        """Kills it with SIGKILL, as a crash would, and returns when it is gone."""
+        await self._end(signal.SIGKILL)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            async with asyncio.timeout(START_TIMEOUT.total_seconds()):
+                await self._end(signal.SIGTERM)
+        except TimeoutError:
+            await self._end(signal.SIGKILL)
+
+    async def _end(self, number: signal.Signals) -> None:
+        process = self._process
+        if process is not None and process.returncode is None:
+            process.send_signal(number)
+            await process.wait()
+
+
+class Tally:
+    """Counts and hashes received lines, for each stream, as the example app does its own."""
+
+    def __init__(self) -> None:
+        self._counts = {"stdout": 0, "stderr": 0}
+        self._hashes = {"stdout": hashlib.sha256(), "stderr": hashlib.sha256()}
+        self._grown = asyncio.Event()
+        self.next_sequence = 0
+        self.doubled = 0
+        self.missing = 0
+
+    @property
+    def lines(self) -> int:
+        """The lines of both streams so far."""
+        return sum(self._counts.values())
+
+    def take(self, records: Sequence[att_client.LogRecord]) -> None:
+        """Adds what one message brought."""
+        for record in records:
+            if record.chunk is not None:
+                self._take_sequences(record.chunk.first_sequence, record.chunk.line_count)
+                self._take_lines(record.chunk)
+            elif record.run is not None:
+                self._take_sequences(record.run.sequence, 1)
+        self._grown.set()
+
+    def received(self) -> dict[str, dict[str, int | str]]:
+        """The lines so far, in the form of the app's /printed."""
+        return {
+            stream: {"lines": count, "sha256": self._hashes[stream].hexdigest()}
+            for stream, count in self._counts.items()
+        }
+
+    async def reach(self, lines: int) -> None:
+        """Returns when `lines` lines have come."""
+        while self.lines < lines:
+            self._grown.clear()
+            await self._grown.wait()
+
+    def _take_sequences(self, first: int, count: int) -> None:
+        # A sequence seen again is doubled, one that is jumped over is missing.
+        self.doubled += max(0, min(self.next_sequence - first, count))
+        self.missing += max(0, first - self.next_sequence)
+        self.next_sequence = max(self.next_sequence, first + count)
+
+    def _take_lines(self, chunk: att_client.LogChunk) -> None:
+        stream = str(to_plain(chunk.stream))
+        # A newline that the log added was not printed by the app.
+        added = chunk.partial or chunk.unterminated
+        self._counts[stream] += chunk.line_count - added
+        self._hashes[stream].update(chunk.lines[:-1] if added else chunk.lines)
+
+
+async def ask_app(port: int, page: str, body: object = None) -> dict[str, object]:
+    """Asks the example app for a page, with `body` by POST; raises OSError."""
+
+    def ask() -> dict[str, object]:
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"http://127.0.0.1:{port}{page}", data=data)
+        with urlopen(request, timeout=5) as response:
+            answer = json.load(response)
+        assert isinstance(answer, dict)
+        return answer
+
+    return await asyncio.to_thread(ask)
+
+
+def count_lines(printed: object) -> int:
+    """The lines of both streams in the form of the app's /printed."""
+    assert isinstance(printed, dict)
+    return sum(int(stream["lines"]) for stream in printed.values())
+
+
+def example_command(port: int, rate: int, printed_file: Path) -> list[str]:
+    """The argument list that runs the example app of this installation."""
+    app = Path(att_client.__file__).parent / "example" / "app.py"
+    options = ["--port", str(port), "--rate", str(rate), "--printed-file", str(printed_file)]
+    return [sys.executable, str(app), *options]

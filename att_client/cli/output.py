@@ -1,0 +1,176 @@
+"""What a command prints: tables and sentences for people, JSON lines for programs.
+
+Results go to stdout, everything else to stderr. Colour and live progress are for
+terminals only; NO_COLOR is honoured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from att_client.cli.exits import CommandError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Wide enough that nothing is cut where the output is no terminal.
+_UNLIMITED_WIDTH = 100_000
+
+
+class Output:
+    """Prints one command's results in the form that was asked for."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def item(self, value: object) -> None:
+        """Prints a message, a mapping or a scalar as one JSON line, at once."""
+        sys.stdout.write(json.dumps(to_plain(value)) + "\n")
+        sys.stdout.flush()
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """Prints a line for people on stdout."""
+        _console(stderr=False).print(text, style=style, markup=False, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Prints a dim line for people on stderr."""
+        _console(stderr=True).print(text, style="dim", markup=False, highlight=False)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Prints rows under their columns."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        _console(stderr=False).print(table)
+
+    def facts(self, facts: Mapping[str, str]) -> None:
+        """Prints names and values, one pair a line; empty values are left out."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        for name, value in facts.items():
+            if value:
+                table.add_row(name, Text(value, style=_STYLES.get(value, "")))
+        _console(stderr=False).print(table)
+
+    def waiting(self, text: str) -> AbstractContextManager[object]:
+        """Shows `text` with a spinner while the context lasts, on a terminal."""
+        if self.as_json or not sys.stderr.isatty():
+            return nullcontext()
+        from rich.markup import escape
+
+        return _console(stderr=True).status(escape(text))
+
+    def error(self, error: CommandError) -> None:
+        """Prints an error on stderr: one line, with the reason at its end."""
+        if self.as_json:
+            fields = {
+                "reason": error.reason,
+                "message": error.message,
+                "metadata": error.metadata,
+            }
+            sys.stderr.write(json.dumps({"error": fields}) + "\n")
+            return
+        console = _console(stderr=True)
+        console.print("error: ", style="bold red", end="", markup=False, soft_wrap=True)
+        console.print(
+            f"{printable(error.message)} ({error.reason})",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+_STYLES = {
+    "ready": "green",
+    "running": "green",
+    "ok": "green",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "backoff": "yellow",
+    "warn": "yellow",
+    "unknown": "yellow",
+    "failed": "red",
+    "fail": "red",
+}
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _UNLIMITED_WIDTH
+    return Console(file=stream, width=width, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without the control characters that could drive a terminal."""
+    return "".join(c if c.isprintable() else " " if c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def to_plain(value: object) -> object:
+    """A value as JSON can hold it.
+
+    Messages and other dataclasses become objects without the fields that are
+    unset; enums their names in lower case; times RFC 3339 in UTC; durations
+    seconds; integers stay numbers.
+    """
+    match value:
+        case enum.Enum():
+            return (value.name or str(value.value)).lower()
+        case datetime():
+            return time_text(value)
+        case timedelta():
+            return value.total_seconds()
+        case bytes():
+            return value.decode(errors="replace")
+        case Mapping():
+            return {str(key): to_plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [to_plain(item) for item in value]
+        case _ if dataclasses.is_dataclass(value):
+            fields = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+            return {name: to_plain(item) for name, item in fields if item is not None}
+        case _:
+            return value
+
+
+def time_text(time: datetime) -> str:
+    """A time as RFC 3339 in UTC, always with six decimals, so that texts sort as times do."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def local_time(time: datetime | None) -> str:
+    """A time for people, in their time zone; empty for None."""
+    return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration_text(duration: timedelta) -> str:
+    """A duration for people: `0.35 s`, `12.0 s`, `3 min 5 s`, `2 h 0 min`, `4 d 1 h`."""
+    seconds = duration.total_seconds()
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,151 @@
+"""What a log holds, item by item: lines as text, markers and gaps as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import TypeAlias
+
+from att_client._proto.att.v1 import LogChunk, LogGap, LogRecord, LogStream, RunMarker
+from att_client.errors import ProtocolError
+
+
+class LogLine(str):
+    """A line that an app printed: its text, without the newline.
+
+    Text is UTF-8; bytes that are not are shown as U+FFFD, and `data` has the
+    line as it was. A line of more than 65,535 bytes comes in parts.
+    """
+
+    __slots__ = ("_data", "_index", "_origin")
+
+    _origin: _Origin
+    _index: int
+    _data: bytes
+
+    @property
+    def sequence(self) -> int:
+        """The line's sequence number."""
+        origin = self._origin
+        offsets = origin.offsets
+        return origin.first_sequence + (offsets[self._index] if offsets else self._index)
+
+    @property
+    def cursor(self) -> int:
+        """Where to go on after this line."""
+        return self.sequence + 1
+
+    @property
+    def time(self) -> datetime | None:
+        """When the line arrived, aware, in UTC."""
+        return self._origin.time
+
+    @property
+    def stream(self) -> LogStream:
+        """The output stream that it was printed on."""
+        return self._origin.stream
+
+    @property
+    def run_id(self) -> str:
+        """The run that printed it."""
+        return self._origin.run_id
+
+    @property
+    def data(self) -> bytes:
+        """The bytes as the app wrote them, without the newline."""
+        try:
+            return self._data
+        except AttributeError:
+            return self.encode()
+
+    @property
+    def partial(self) -> bool:
+        """Whether the line goes on in the next line of its stream."""
+        return self._origin.partial and self._index == self._origin.last_index
+
+    @property
+    def unterminated(self) -> bool:
+        """Whether the app has not ended the line: it paused, or its output ended."""
+        return self._origin.unterminated and self._index == self._origin.last_index
+
+
+class _Origin:
+    """What the lines of a chunk share; without their bytes, so that a line that
+    is kept does not keep its neighbours."""
+
+    __slots__ = (
+        "first_sequence",
+        "last_index",
+        "offsets",
+        "partial",
+        "run_id",
+        "stream",
+        "time",
+        "unterminated",
+    )
+
+    def __init__(self, chunk: LogChunk) -> None:
+        self.first_sequence = chunk.first_sequence
+        self.last_index = chunk.line_count - 1
+        self.offsets = chunk.sequence_offsets
+        self.time = chunk.time
+        self.stream = chunk.stream
+        self.run_id = chunk.run_id
+        self.partial = chunk.partial
+        self.unterminated = chunk.unterminated
+
+
+LogItem: TypeAlias = LogLine | LogGap | RunMarker
+"""What a follow yields: a line, a gap, or with `markers=True` a run marker."""
+
+
+def log_items(records: Iterable[LogRecord], *, markers: bool = False) -> Iterator[LogItem]:
+    """The items of a page or batch in order. Raises ProtocolError for a broken chunk.
+
+    markers: whether run markers are among them.
+    """
+    for record in records:
+        if record.chunk is not None:
+            yield from _lines(record.chunk)
+        elif record.gap is not None:
+            yield record.gap
+        elif markers and record.run is not None:
+            yield record.run
+
+
+def _lines(chunk: LogChunk) -> Iterator[LogLine]:
+    origin = _Origin(chunk)
+    try:
+        texts = chunk.lines.decode().split("\n")
+    except UnicodeDecodeError:
+        yield from _undecodable_lines(chunk, origin)
+        return
+    _check(chunk, len(texts), texts[-1])
+    del texts[-1]
+    for index, text in enumerate(texts):
+        line = LogLine(text)
+        line._origin = origin
+        line._index = index
+        yield line
+
+
+def _undecodable_lines(chunk: LogChunk, origin: _Origin) -> Iterator[LogLine]:
+    parts = chunk.lines.split(b"\n")
+    _check(chunk, len(parts), parts[-1])
+    del parts[-1]
+    for index, data in enumerate(parts):
+        line = LogLine(data, "utf-8", "replace")
+        line._origin = origin
+        line._index = index
+        line._data = data
+        yield line
+
+
+def _check(chunk: LogChunk, parts: int, rest: str | bytes) -> None:
+    # A wrong count would give every line behind it a wrong sequence number.
+    offsets = chunk.sequence_offsets
+    if rest or parts - 1 != chunk.line_count or (offsets and len(offsets) != chunk.line_count):
+        raise ProtocolError(
+            f"The chunk at {chunk.first_sequence} does not hold the {chunk.line_count} lines "
+            "that it says."
+        )

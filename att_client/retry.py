@@ -1,0 +1,65 @@
+"""What is repeated by itself, and how long it waits in between.
+
+Only UNAVAILABLE is, and only where a repetition is harmless: the call reads,
+is idempotent by contract, or carries a `request_id`. Streams are not in the
+service config; they resume at their cursor (`resume.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+SERVICE_CONFIG = """
+{
+  "methodConfig": [{
+    "name": [
+      {"service": "att.v1.ProjectService", "method": "CreateProject"},
+      {"service": "att.v1.ProjectService", "method": "GetProject"},
+      {"service": "att.v1.ProjectService", "method": "ListProjects"},
+      {"service": "att.v1.ProjectService", "method": "UpdateProject"},
+      {"service": "att.v1.ProjectService", "method": "DeleteProject"},
+      {"service": "att.v1.RuntimeService", "method": "StartRuntime"},
+      {"service": "att.v1.RuntimeService", "method": "StopRuntime"},
+      {"service": "att.v1.RuntimeService", "method": "RestartRuntime"},
+      {"service": "att.v1.RuntimeService", "method": "GetRuntime"},
+      {"service": "att.v1.RuntimeService", "method": "ListRuntimes"},
+      {"service": "att.v1.RuntimeService", "method": "SignalRuntime"},
+      {"service": "att.v1.LogService", "method": "ReadLogs"},
+      {"service": "att.v1.EventService", "method": "ListEvents"},
+      {"service": "att.v1.ServerService", "method": "GetServerInfo"}
+    ],
+    "retryPolicy": {
+      "maxAttempts": 5,
+      "initialBackoff": "0.1s",
+      "maxBackoff": "2s",
+      "backoffMultiplier": 2,
+      "retryableStatusCodes": ["UNAVAILABLE"]
+    }
+  }]
+}
+"""
+
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 2.0
+
+
+class Backoff:
+    """The waits of one outage: 0.05 s, doubled up to 2 s, each cut by up to half.
+
+    random: a number in [0, 1) a call, so that many clients do not come at once.
+    """
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._delay = _FIRST_DELAY
+
+    def next(self) -> timedelta:
+        """The next wait."""
+        delay = self._delay * (1 - self._random() / 2)
+        self._delay = min(self._delay * 2, _LONGEST_DELAY)
+        return timedelta(seconds=delay)
+
+    def reset(self) -> None:
+        """Begins anew: the server was heard."""
+        self._delay = _FIRST_DELAY

@@ -1,0 +1,180 @@
+"""Starts, stops and shows apps."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import Literal
+
+from att_client._proto.att.v1 import (
+    GetRuntimeRequest,
+    GetRuntimeResponse,
+    ListRuntimesRequest,
+    ListRuntimesResponse,
+    RestartRuntimeRequest,
+    RestartRuntimeResponse,
+    Runtime,
+    RuntimeSettings,
+    SignalRuntimeRequest,
+    SignalRuntimeResponse,
+    StartRuntimeRequest,
+    StartRuntimeResponse,
+    StartWait,
+    StopRuntimeRequest,
+    StopRuntimeResponse,
+)
+from att_client.paging import Pager
+from att_client.transport import Transport, present
+
+_SERVICE = "/att.v1.RuntimeService/"
+
+# What the server takes where a request leaves the wait open.
+_START_TIMEOUT = timedelta(seconds=30)
+# A project's own `stop_grace` is not known here; the contract's bound is.
+_LONGEST_GRACE = timedelta(hours=1)
+
+
+class Runtimes:
+    """The apps: at most one running per project."""
+
+    def __init__(self, transport: Transport, timeout: timedelta) -> None:
+        self._transport = transport
+        self._timeout = timeout
+
+    async def start(
+        self,
+        project_id: str,
+        *,
+        wait: Literal["started", "ready"] = "started",
+        timeout: timedelta | None = None,
+        runtime: RuntimeSettings | None = None,
+        request_id: str | None = None,
+    ) -> Runtime:
+        """Starts the app; one that runs with the same specification is returned as it is.
+
+        wait: until its process runs, or until its readiness probe holds.
+        timeout: bounds that wait; None is 30 s, at most 1 hour. The app runs on.
+        runtime: wins over the project's settings for this start, key by key.
+        request_id: makes a repetition by the caller safe; None is a new one.
+        Raises RuntimeStartFailedError, RuntimeNotReadyError, CommandNotFoundError,
+        RuntimeSpecConflictError, ProjectNotFoundError, and other AttErrors.
+        """
+        response = await self._transport.unary(
+            _SERVICE + "StartRuntime",
+            StartRuntimeRequest(
+                project_id=project_id,
+                runtime=runtime,
+                wait=_start_wait(wait),
+                timeout=timeout,
+                request_id=request_id or uuid.uuid4().hex,
+            ),
+            StartRuntimeResponse.parse,
+            self._deadline(_or(timeout, _START_TIMEOUT)),
+        )
+        return present(response.runtime)
+
+    async def stop(
+        self,
+        project_id: str,
+        *,
+        grace: timedelta | None = None,
+        request_id: str | None = None,
+    ) -> Runtime:
+        """Stops the app and returns when its whole process tree is gone.
+
+        grace: the time between SIGTERM and SIGKILL; None is the project's
+            `stop_grace`, 0 kills at once. At most 1 hour.
+        A stopped app is returned as it is. Raises ProjectNotFoundError,
+        SupervisorUnreachableError. Cancelling does not take the stop back.
+        """
+        response = await self._transport.unary(
+            _SERVICE + "StopRuntime",
+            StopRuntimeRequest(
+                project_id=project_id, grace=grace, request_id=request_id or uuid.uuid4().hex
+            ),
+            StopRuntimeResponse.parse,
+            self._deadline(_or(grace, _LONGEST_GRACE)),
+        )
+        return present(response.runtime)
+
+    async def restart(
+        self,
+        project_id: str,
+        *,
+        wait: Literal["started", "ready"] = "started",
+        timeout: timedelta | None = None,
+        grace: timedelta | None = None,
+        runtime: RuntimeSettings | None = None,
+        request_id: str | None = None,
+    ) -> Runtime:
+        """Stops and starts the app: two runs, one log. As `stop` and then `start`."""
+        response = await self._transport.unary(
+            _SERVICE + "RestartRuntime",
+            RestartRuntimeRequest(
+                project_id=project_id,
+                runtime=runtime,
+                wait=_start_wait(wait),
+                timeout=timeout,
+                grace=grace,
+                request_id=request_id or uuid.uuid4().hex,
+            ),
+            RestartRuntimeResponse.parse,
+            self._deadline(_or(grace, _LONGEST_GRACE) + _or(timeout, _START_TIMEOUT)),
+        )
+        return present(response.runtime)
+
+    async def get(self, project_id: str) -> Runtime:
+        """The app as it is now. Raises ProjectNotFoundError."""
+        response = await self._transport.unary(
+            _SERVICE + "GetRuntime",
+            GetRuntimeRequest(project_id=project_id),
+            GetRuntimeResponse.parse,
+            self._timeout,
+        )
+        return present(response.runtime)
+
+    def list(self, *, page_size: int = 0) -> Pager[ListRuntimesResponse, Runtime]:
+        """The apps of all projects by project id; page_size: 1 to 1,000, 0 is 50."""
+
+        async def fetch(page_token: str) -> ListRuntimesResponse:
+            return await self._transport.unary(
+                _SERVICE + "ListRuntimes",
+                ListRuntimesRequest(page_size=page_size, page_token=page_token),
+                ListRuntimesResponse.parse,
+                self._timeout,
+            )
+
+        return Pager(fetch, lambda page: page.runtimes)
+
+    async def signal(
+        self, project_id: str, number: int, *, request_id: str | None = None
+    ) -> Runtime:
+        """Sends a signal to the app's main process.
+
+        number: 1 to 64, such as `signal.SIGHUP`; SIGKILL and SIGSTOP are refused.
+        request_id: makes a repetition by the caller safe; None is a new one.
+        Raises RuntimeNotRunningError, ProjectNotFoundError, FieldInvalidError.
+        """
+        response = await self._transport.unary(
+            _SERVICE + "SignalRuntime",
+            SignalRuntimeRequest(
+                project_id=project_id, signal=number, request_id=request_id or uuid.uuid4().hex
+            ),
+            SignalRuntimeResponse.parse,
+            self._timeout,
+        )
+        return present(response.runtime)
+
+    def _deadline(self, wait: timedelta) -> timedelta:
+        return wait + self._timeout
+
+
+def _or(duration: timedelta | None, default: timedelta) -> timedelta:
+    # A negative one is for the server to refuse, not for the deadline to hit.
+    return default if duration is None else max(duration, timedelta(0))
+
+
+def _start_wait(wait: str) -> StartWait:
+    if wait not in ("started", "ready"):
+        raise ValueError(f'wait is "started" or "ready", not {wait!r}.')
+    return StartWait.READY if wait == "ready" else StartWait.STARTED

@@ -1,0 +1,1 @@
+"""The ATT server: runs apps, keeps their logs, ships their releases."""

@@ -1,0 +1,302 @@
+"""One segment of a log, read while it is written.
+
+Everything here runs on the event loop. Reads take what is in the page cache at
+once and go through a thread otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+from att_server.supervisor.segment import (
+    FRAME_HEADER_BYTES,
+    MAX_PAYLOAD_BYTES,
+    SEGMENT_HEADER_BYTES,
+    Frame,
+    SegmentHeader,
+    find_frame,
+    frame_at,
+    frames_in,
+    segment_name,
+)
+
+READ_BYTES = 256 << 10
+# A page of full frames is a little longer on disk than the lines in it.
+_SCRATCH_BYTES = READ_BYTES + FRAME_HEADER_BYTES + MAX_PAYLOAD_BYTES
+_WALK_BYTES = 16 << 10
+_WALK_TURN = 64
+_INDEX_BYTES = 64 << 10
+_SEARCH_BYTES = 1 << 20
+_HINTS = 64
+_NOT_NOW = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL})
+
+
+class Spot(NamedTuple):
+    """A place between two frames of a segment."""
+
+    offset: int
+    sequence: int
+
+
+class OpenSegments:
+    """The open files of segments, the least recently used of which are closed."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: OrderedDict[SegmentReader, None] = OrderedDict()
+        self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
+
+    def used(self, segment: SegmentReader) -> None:
+        """Notes that the segment is open and in use now."""
+        self._open[segment] = None
+        self._open.move_to_end(segment)
+        if len(self._open) > self._limit:
+            for other in self._open:
+                if other is not segment and other.idle:
+                    other.close()
+                    break
+
+    def closed(self, segment: SegmentReader) -> None:
+        """Notes that the segment is not open any more."""
+        self._open.pop(segment, None)
+
+
+class SegmentReader:
+    """Finds and reads frames of one segment.
+
+    end: the place behind the last frame known. Only the last segment of a log
+    still grows; `ceiling` is the first sequence number of the next one, None
+    for the last.
+    """
+
+    def __init__(
+        self, directory: Path, log_id: str, first_sequence: int, opened: OpenSegments
+    ) -> None:
+        self.first_sequence = first_sequence
+        self.ceiling: int | None = None
+        self.end = Spot(SEGMENT_HEADER_BYTES, first_sequence)
+        self.created_ns = 0
+        self._log_id = log_id
+        self._readable = False
+        self._path = directory / segment_name(first_sequence)
+        self._opened = opened
+        self._fd = -1
+        self._reads = 0
+        self._close_after_reads = False
+        # The file's size and time of change when nothing was found behind `end`.
+        self._searched = (0, 0)
+        # A sparse index: frames about every 64 KiB, where somebody walked.
+        self._sequences = array("q", [first_sequence])
+        self._offsets = array("q", [SEGMENT_HEADER_BYTES])
+        self._times = array("q", [0])
+        self._hints: dict[int, int] = {}
+
+    # Files -----------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether no thread reads from the file."""
+        return self._reads == 0
+
+    def open(self) -> None:
+        """Opens the file and reads its header. Raises FileNotFoundError if it is gone."""
+        if self._fd < 0:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        if not self._readable:
+            # A new segment is seen before its header is written.
+            header = SegmentHeader.decode(os.pread(self._fd, SEGMENT_HEADER_BYTES, 0))
+            if header is not None and header.log_id == self._log_id:
+                self.created_ns = header.created_ns
+                self._readable = True
+        self._opened.used(self)
+
+    def close(self) -> None:
+        """Closes the file, when the last thread that reads from it is done."""
+        self._opened.closed(self)
+        if self._reads:
+            self._close_after_reads = True
+        elif self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def _status(self) -> tuple[int, int]:
+        """Size and time of change; with a damaged header the segment holds nothing."""
+        self.open()
+        status = os.fstat(self._fd)
+        return (status.st_size if self._readable else 0, status.st_mtime_ns)
+
+    @property
+    def grown(self) -> bool:
+        """Whether there is something behind `end` that was not looked at."""
+        status = self._status
+        return status[0] > self.end.offset and status != self._searched
+
+    @property
+    def stuck(self) -> bool:
+        """Whether there are bytes behind `end` that are no frames (yet)."""
+        status = self._status
+        return status[0] > self.end.offset and status == self._searched
+
+    async def read(self, offset: int, length: int) -> memoryview:
+        """Up to `length` (≤ 256 KiB and a frame) bytes at `offset`; fewer at the end of the file.
+
+        The view is only good until the next await of anybody.
+        """
+        self.open()
+        view = self._opened.scratch[: min(length, _SCRATCH_BYTES)]
+        try:
+            count = os.preadv(self._fd, [view], offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno not in _NOT_NOW:
+                raise
+            count = 0
+        if count == len(view) or offset + count >= os.fstat(self._fd).st_size:
+            return view[:count]
+        return memoryview(await self._read_in_thread(offset, len(view)))
+
+    async def _read_in_thread(self, offset: int, length: int) -> bytes:
+        self._reads += 1
+        try:
+            return await asyncio.to_thread(os.pread, self._fd, length, offset)
+        finally:
+            self._reads -= 1
+            if self._close_after_reads and not self._reads:
+                self._close_after_reads = False
+                self.close()
+
+    # Places ----------------------------------------------------------------
+
+    @property
+    def stop(self) -> int:
+        """The sequence number after the segment's last, as far as that is known."""
+        return self.end.sequence if self.ceiling is None else self.ceiling
+
+    def start_at(self, spot: Spot, time_ns: int) -> None:
+        """Takes a place known from elsewhere for `end`, if the file reaches so far.
+
+        time_ns: of the record before.
+        """
+        if spot.offset <= self._status[0]:
+            self.advance(spot)
+            self.index(spot, time_ns)
+
+    def advance(self, spot: Spot) -> None:
+        """Notes that there are intact frames up to `spot`."""
+        if spot.sequence > self.end.sequence:
+            self.end = spot
+
+    def hint(self, spot: Spot) -> None:
+        """Notes a place where a reader is likely to go on."""
+        if len(self._hints) >= _HINTS:
+            self._hints.clear()
+        self._hints[spot.sequence] = spot.offset
+
+    async def extend(self) -> None:
+        """Moves `end` behind everything that is there now."""
+        if not self.grown:
+            return
+        async for frames in self.walk(self.end):
+            offset, frame = frames[-1]
+            self.advance(Spot(offset + frame.total_size, frame.next_sequence))
+
+    async def locate(self, sequence: int) -> Spot:
+        """The frame that holds `sequence`, or what is in its place: broken bytes, or the end.
+
+        sequence: at least the segment's first.
+        """
+        if sequence == self.end.sequence:
+            return self.end
+        if sequence in self._hints:
+            return Spot(self._hints[sequence], sequence)
+        at = bisect_right(self._sequences, sequence) - 1
+        spot = Spot(self._offsets[at], self._sequences[at])
+        async for frames in self.walk(spot):
+            if frames[0][1].first_sequence > sequence:
+                break
+            for offset, frame in frames:
+                if sequence < frame.next_sequence:
+                    return Spot(offset, frame.first_sequence)
+                spot = Spot(offset + frame.total_size, frame.next_sequence)
+        return spot
+
+    async def locate_time(self, time_ns: int) -> int | None:
+        """The sequence number of the first frame at or after a time, None if all are before."""
+        at = max(0, bisect_left(self._times, time_ns) - 1)
+        async for frames in self.walk(Spot(self._offsets[at], self._sequences[at])):
+            if frames[-1][1].time_ns >= time_ns:
+                return next(f.first_sequence for _, f in frames if f.time_ns >= time_ns)
+        return None
+
+    async def walk(self, spot: Spot) -> AsyncIterator[list[tuple[int, Frame]]]:
+        """All frames from `spot` on, in lists, with their offsets. Skips what is broken.
+
+        Looks at headers only.
+        """
+        offset, sequence = spot
+        status = self._status
+        size = status[0]
+        turn = 0
+        while offset + FRAME_HEADER_BYTES <= size:
+            turn += 1
+            if turn % _WALK_TURN == 0:
+                await asyncio.sleep(0)
+            view = await self.read(offset, min(_WALK_BYTES, size - offset))
+            base = offset
+            frames: list[tuple[int, Frame]] = []
+            while frame := frame_at(view, offset - base):
+                if frame.first_sequence != sequence or offset + frame.total_size > size:
+                    break
+                frames.append((offset, frame))
+                offset += frame.total_size
+                sequence = frame.next_sequence
+            if frames:
+                first = frames[0][1]
+                self.index(Spot(base, first.first_sequence), first.time_ns)
+                yield frames
+                continue
+            found = await self.search(Spot(offset, sequence))
+            if found is None:
+                self._searched = status
+                return
+            offset, sequence = found
+
+    async def search(self, spot: Spot) -> Spot | None:
+        """The next intact frame from `spot` on, where there should be one; None: there is none.
+
+        It is `spot` itself if that was only read at a bad moment.
+        """
+        size = self._status[0]
+        offset = spot.offset
+        while offset < size:
+            length = min(_SEARCH_BYTES + FRAME_HEADER_BYTES + MAX_PAYLOAD_BYTES, size - offset)
+            data = await self._read_in_thread(offset, length)
+            if offset == spot.offset and any(True for _ in frames_in(data, 0, spot.sequence)):
+                return spot
+            # A frame that repeats a number is of another life of these bytes.
+            found = find_frame(data, 0, spot.sequence)
+            if found is not None:
+                first = Frame.unpack(data, found).first_sequence
+                if self.ceiling is None or first < self.ceiling:
+                    return Spot(offset + found, first)
+            offset += _SEARCH_BYTES
+        return None
+
+    def index(self, spot: Spot, time_ns: int) -> None:
+        """Notes a place to find others from; nothing before it is later than `time_ns`."""
+        at = bisect_left(self._offsets, spot.offset)
+        if spot.offset - self._offsets[at - 1] < _INDEX_BYTES:
+            return
+        if at < len(self._offsets) and self._offsets[at] - spot.offset < _INDEX_BYTES:
+            return
+        self._offsets.insert(at, spot.offset)
+        self._sequences.insert(at, spot.sequence)
+        self._times.insert(at, time_ns)

@@ -1,0 +1,147 @@
+"""The log store: reads the segments that supervisors write."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections import OrderedDict
+from datetime import datetime
+from pathlib import Path
+
+from att_server.adapters.project_log import ProjectLog
+from att_server.adapters.segment_reader import OpenSegments
+from att_server.core.model import LogBounds, LogChunk, LogPage
+
+_CACHE_BYTES = 4 << 20
+_RECORD_BYTES = 512
+_OPEN_SEGMENTS = 128
+# A page from before the end may be handed out with bounds of this age.
+_FRESH_SECONDS = 0.25
+
+
+class SegmentLogStore:
+    """Reads logs under `state_dir` (`core.ports.LogStore`).
+
+    cache_bytes: bound of the pages kept for readers at the same place.
+    """
+
+    def __init__(self, state_dir: Path, *, cache_bytes: int = _CACHE_BYTES) -> None:
+        self._projects = state_dir / "projects"
+        self._opened = OpenSegments(_OPEN_SEGMENTS)
+        self._logs: dict[str, tuple[str, ProjectLog]] = {}
+        self._pages = _PageCache(cache_bytes)
+
+    async def bounds(self, project_id: str, log_id: str) -> LogBounds:
+        """What the log holds now; 0 to 0 before the first record."""
+        return await self._log(project_id, log_id).look()
+
+    async def read(self, project_id: str, log_id: str, *, cursor: int, max_bytes: int) -> LogPage:
+        """The page from `cursor` on. Raises ValueError for a cursor beyond the end."""
+        log = self._log(project_id, log_id)
+        key = (log_id, cursor, max_bytes)
+        kept = self._pages.get(key)
+        if kept is not None:
+            if kept.page.cursor < kept.page.bounds.end:
+                if time.monotonic() - kept.time < _FRESH_SECONDS:
+                    return kept.page
+            elif not log.grown and kept.page.bounds == log.known:
+                return kept.page
+            if kept.whole and cursor >= log.known.start:
+                page = LogPage(
+                    records=kept.page.records, cursor=kept.page.cursor, bounds=await log.look()
+                )
+                self._pages.put(key, page, whole=True)
+                return page
+        page, whole = await log.page(cursor, max_bytes)
+        self._pages.put(key, page, whole=whole)
+        return page
+
+    async def seek_tail(self, project_id: str, log_id: str, lines: int) -> int:
+        """The cursor before the last `lines` lines; the start if there are fewer."""
+        return await self._log(project_id, log_id).seek_tail(lines)
+
+    async def seek_time(self, project_id: str, log_id: str, time: datetime) -> int:
+        """The cursor before the first record that arrived at or after `time`, else the end."""
+        return await self._log(project_id, log_id).seek_time(time)
+
+    async def delete(self, project_id: str) -> None:
+        """Removes the project's segments and head; without effect if there are none."""
+        self._drop(project_id)
+        await asyncio.to_thread(_remove, self._projects / project_id / "logs")
+
+    async def aclose(self) -> None:
+        """Closes all files."""
+        for project_id in list(self._logs):
+            self._drop(project_id)
+
+    def _log(self, project_id: str, log_id: str) -> ProjectLog:
+        kept = self._logs.get(project_id)
+        if kept is not None and kept[0] == log_id:
+            return kept[1]
+        self._drop(project_id)
+        log = ProjectLog(self._projects / project_id / "logs", log_id, self._opened)
+        self._logs[project_id] = (log_id, log)
+        return log
+
+    def _drop(self, project_id: str) -> None:
+        kept = self._logs.pop(project_id, None)
+        if kept is not None:
+            kept[1].close()
+            self._pages.drop(kept[0])
+
+
+class _Kept:
+    __slots__ = ("page", "size", "time", "whole")
+
+    def __init__(self, page: LogPage, whole: bool, size: int) -> None:
+        self.page = page
+        self.whole = whole
+        self.size = size
+        self.time = time.monotonic()
+
+
+_Key = tuple[str, int, int]
+
+
+class _PageCache:
+    """The pages read last, by log, cursor and bytes asked for."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._pages: OrderedDict[_Key, _Kept] = OrderedDict()
+
+    def get(self, key: _Key) -> _Kept | None:
+        kept = self._pages.get(key)
+        if kept is not None:
+            self._pages.move_to_end(key)
+        return kept
+
+    def put(self, key: _Key, page: LogPage, *, whole: bool) -> None:
+        old = self._pages.pop(key, None)
+        if old is not None:
+            self._size -= old.size
+        size = _RECORD_BYTES * (1 + len(page.records)) + sum(
+            len(record.lines) for record in page.records if isinstance(record, LogChunk)
+        )
+        self._pages[key] = _Kept(page, whole, size)
+        self._size += size
+        while self._size > self._limit:
+            _, gone = self._pages.popitem(last=False)
+            self._size -= gone.size
+
+    def drop(self, log_id: str) -> None:
+        for key in [key for key in self._pages if key[0] == log_id]:
+            self._size -= self._pages.pop(key).size
+
+
+def _remove(directory: Path) -> None:
+    # Renamed first: a log that is half removed must not be taken for a whole one.
+    doomed = directory.with_name("logs.deleted")
+    shutil.rmtree(doomed, ignore_errors=True)
+    try:
+        directory.rename(doomed)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(doomed)

@@ -1,0 +1,333 @@
+"""SqliteStateStore: projects, events and request ids in one SQLite file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from att_server.adapters.state_schema import (
+    EVENT,
+    META,
+    PROJECT,
+    REQUEST,
+    SCHEMA_VERSION,
+    VERSION,
+    claim_of,
+    claim_values,
+    event_of,
+    event_values,
+    make_schema,
+    project_of,
+    project_values,
+)
+from att_server.core.errors import AttError, Reason, RefusalReason, StartRefused
+from att_server.core.model import Event, EventFilter, Project, RequestClaim
+
+BUSY_TIMEOUT_SECONDS = 10.0
+_READERS = 2
+
+# Primary result codes of SQLite.
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_UNWRITABLE = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+)
+
+
+class SqliteStateStore:
+    """Implements `StateStore`; opened with `open`.
+
+    Writers take turns (`BEGIN IMMEDIATE`) and a write is on the disk when it
+    returns; readers never wait for them. Cancelling a write keeps all of it or
+    nothing. A write raises STORAGE_FULL without space, and AUDIT_UNAVAILABLE
+    where the file cannot be written for another reason; nothing is kept then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer = _engine(path, connections=1)
+        sa.event.listen(self._writer.sync_engine, "begin", _begin_immediate)
+        self._reader = _engine(path, connections=_READERS)
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteStateStore:
+        """Opens the file, made (mode 0600) or migrated where needed.
+
+        A file of a newer release is used as it is where that release allows it.
+        Raises StartRefused: SCHEMA_TOO_NEW, STATE_DIR_NOT_WRITABLE, STATE_DAMAGED;
+        nothing was changed then.
+        """
+        store = cls(path)
+        try:
+            _make_file(path)
+            await store._prepare()
+        except BaseException as error:
+            await store.aclose()
+            if isinstance(error, SQLAlchemyError | OSError):
+                raise _refusal(path, error) from error
+            raise
+        return store
+
+    async def projects(self) -> Sequence[Project]:
+        """All projects, by id."""
+        async with self._read() as connection:
+            rows = await connection.execute(sa.select(PROJECT).order_by(PROJECT.c.project_id))
+            return [project_of(row) for row in rows.mappings()]
+
+    async def put_project(self, project: Project, *events: Event) -> None:
+        """Inserts or replaces the project with its id."""
+        values = project_values(project)
+        async with self._write() as connection:
+            replaced = await connection.execute(
+                sa.update(PROJECT).where(PROJECT.c.project_id == project.project_id).values(values)
+            )
+            if not replaced.rowcount:
+                await connection.execute(sa.insert(PROJECT), values)
+            await _append(connection, events)
+
+    async def delete_project(self, project_id: str, *events: Event) -> None:
+        """Removes the project; without effect, also on the events, if there is none."""
+        async with self._write() as connection:
+            removed = await connection.execute(
+                sa.delete(PROJECT).where(PROJECT.c.project_id == project_id)
+            )
+            if removed.rowcount:
+                await _append(connection, events)
+
+    async def append_events(self, *events: Event) -> None:
+        """Appends events in order."""
+        async with self._write() as connection:
+            await _append(connection, events)
+
+    async def list_events(
+        self, selected: EventFilter, *, cursor: int, limit: int, tail: bool = False
+    ) -> tuple[Sequence[Event], int]:
+        """Up to `limit` selected events, and the next cursor."""
+        query = sa.select(EVENT).where(*_conditions(selected)).limit(limit)
+        async with self._read() as connection:
+            # Read first: what is appended meanwhile lies behind it.
+            end: int = (await connection.execute(_number("next_event"))).scalar_one()
+            query = query.where(EVENT.c.sequence < end)
+            if tail:
+                query = query.order_by(EVENT.c.sequence.desc())
+            else:
+                query = query.where(EVENT.c.sequence >= cursor).order_by(EVENT.c.sequence)
+            rows = await connection.execute(query)
+            events = [event_of(row) for row in rows.mappings()]
+        if tail:
+            return events[::-1], end
+        return events, events[-1].sequence + 1 if len(events) == limit else max(cursor, end)
+
+    async def claim_request(self, claim: RequestClaim) -> RequestClaim | None:
+        """Keeps the claim and returns None, or returns the one kept under its id."""
+        async with self._write() as connection:
+            rows = await connection.execute(
+                sa.select(REQUEST).where(REQUEST.c.request_id == claim.request_id)
+            )
+            kept = rows.mappings().one_or_none()
+            if kept is not None:
+                return claim_of(kept)
+            await connection.execute(sa.insert(REQUEST), claim_values(claim))
+            return None
+
+    async def set_request_outcome(self, request_id: str, outcome: str) -> None:
+        """Keeps what a claimed request began."""
+        async with self._write() as connection:
+            await connection.execute(
+                sa.update(REQUEST).where(REQUEST.c.request_id == request_id).values(outcome=outcome)
+            )
+
+    async def next_epoch(self) -> int:
+        """A number that is higher than every one returned before, from 1."""
+        async with self._write() as connection:
+            return await _count(connection, "epoch", 1)
+
+    async def aclose(self) -> None:
+        """Closes the store; every later call fails."""
+        self._closed = True
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+    async def _prepare(self) -> None:
+        async with self._writer.begin() as connection:
+            version = await connection.run_sync(_checked_version, self._path)
+        async with self._reader.connect() as connection:
+            # Kept in the file. Not possible within a transaction.
+            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        if version is not None and version >= SCHEMA_VERSION:
+            return
+        async with self._writer.begin() as connection:
+            # Asked again: another process may have been quicker.
+            if await connection.run_sync(_checked_version, self._path) is None:
+                await connection.run_sync(make_schema)
+            else:
+                from att_server.adapters import migrations
+
+                await connection.run_sync(migrations.upgrade)
+
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        self._check_open()
+        try:
+            async with self._writer.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            refused = _write_error(self._path, error)
+            if refused is None:
+                raise
+            raise refused from error
+
+    @asynccontextmanager
+    async def _read(self) -> AsyncIterator[AsyncConnection]:
+        self._check_open()
+        async with self._reader.connect() as connection:
+            yield connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the state store is closed")
+
+
+def _engine(path: Path, *, connections: int) -> AsyncEngine:
+    engine = create_async_engine(
+        sa.URL.create("sqlite+aiosqlite", database=str(path)),
+        pool_size=connections,
+        max_overflow=0,
+        # The driver's own transactions would begin late and leave out DDL.
+        connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_SECONDS},
+    )
+    sa.event.listen(engine.sync_engine, "connect", _configure)
+    return engine
+
+
+def _configure(connection: Any, record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    # A transaction that reads first and then writes would fail at once when
+    # another process wrote in between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _number(name: str) -> sa.Select[int]:
+    return sa.select(META.c.value).where(META.c.name == name)
+
+
+async def _count(connection: AsyncConnection, name: str, step: int) -> int:
+    """Raises the number `name` by `step` and returns it."""
+    raised = await connection.execute(
+        sa.update(META)
+        .where(META.c.name == name)
+        .values(value=META.c.value + step)
+        .returning(META.c.value)
+    )
+    value: int = raised.scalar_one()
+    return value
+
+
+async def _append(connection: AsyncConnection, events: Sequence[Event]) -> None:
+    if events:
+        first = await _count(connection, "next_event", len(events)) - len(events)
+        await connection.execute(
+            sa.insert(EVENT),
+            [event_values(event, first + index) for index, event in enumerate(events)],
+        )
+
+
+def _conditions(selected: EventFilter) -> list[sa.ColumnElement[bool]]:
+    conditions = []
+    if selected.project_id:
+        conditions.append(EVENT.c.project_id == selected.project_id)
+    if selected.cycle_id:
+        conditions.append(EVENT.c.cycle_id == selected.cycle_id)
+    if selected.event_types:
+        names = [name for name in selected.event_types if not name.endswith(".")]
+        prefixes = [name for name in selected.event_types if name.endswith(".")]
+        conditions.append(
+            sa.or_(
+                EVENT.c.event_type.in_(names),
+                # Not LIKE, which ignores case in SQLite.
+                *(sa.func.substr(EVENT.c.event_type, 1, len(name)) == name for name in prefixes),
+            )
+        )
+    return conditions
+
+
+def _make_file(path: Path) -> None:
+    # SQLite would make it readable by others, and it holds the apps' environments.
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+
+
+def _checked_version(connection: sa.Connection, path: Path) -> int | None:
+    """The schema version of the file, None while it is empty. Raises StartRefused."""
+    tables = sa.inspect(connection).get_table_names()
+    if not tables:
+        return None
+    if META.name not in tables:
+        raise StartRefused(
+            RefusalReason.STATE_DAMAGED,
+            f"{path} is a database of another program. Choose another state directory.",
+        )
+    min_reader = connection.execute(_number("min_reader")).scalar_one()
+    if min_reader > SCHEMA_VERSION:
+        raise StartRefused(
+            RefusalReason.SCHEMA_TOO_NEW,
+            f"{path} needs a release that knows schema {min_reader}; this one knows up to "
+            f"{SCHEMA_VERSION}. Start the newer release again, or restore a backup made with "
+            "this one. Nothing was changed.",
+        )
+    return int(connection.execute(sa.select(VERSION.c.version_num)).scalar_one())
+
+
+def _refusal(path: Path, error: SQLAlchemyError | OSError) -> StartRefused:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if _code(error) in _DAMAGED or not isinstance(error, DBAPIError | OSError):
+        return StartRefused(
+            RefusalReason.STATE_DAMAGED,
+            f"{path} is damaged ({cause}). Restore a backup of it, or choose another state "
+            "directory.",
+        )
+    return StartRefused(
+        RefusalReason.STATE_DIR_NOT_WRITABLE,
+        f"{path} cannot be written ({cause}). Make its directory and file writable for this "
+        "user, with space left, or choose another state directory.",
+    )
+
+
+def _write_error(path: Path, error: DBAPIError) -> AttError | None:
+    code = _code(error)
+    if code == sqlite3.SQLITE_FULL:
+        return AttError(
+            Reason.STORAGE_FULL,
+            f"There is no space left to write {path}. Free some and call again.",
+            path=path,
+        )
+    if code in _UNWRITABLE:
+        return AttError(
+            Reason.AUDIT_UNAVAILABLE,
+            "The server cannot write its database, so the call was not made. Call again.",
+        )
+    return None
+
+
+def _code(error: Exception) -> int | None:
+    """The primary result code of SQLite that lies behind `error`."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

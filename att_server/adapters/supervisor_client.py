@@ -1,0 +1,386 @@
+"""SupervisorDriver: apps under supervisors, which are processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Coroutine, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from att_server.adapters.control_client import (
+    CommandRefused,
+    ControlClient,
+    Message,
+    SupervisorLost,
+    SupervisorSilent,
+    connect,
+)
+from att_server.adapters.supervisor_link import SupervisorLink, newest
+from att_server.adapters.zygote_client import ZygoteClient
+from att_server.core.errors import AttError, Reason
+from att_server.core.model import RunSpec, RunStatus
+from att_server.core.ports import Clock, RuntimeListener
+from att_server.supervisor import processes
+from att_server.supervisor.state import STARTING, SUPERVISORS, Spec, State
+
+ANSWERS_WITHIN = timedelta(seconds=5)
+"""A supervisor that takes longer is UNKNOWN until it answers."""
+STARTS_WITHIN = timedelta(seconds=30)
+"""Includes settling what an earlier supervisor left."""
+SETTLES_WITHIN = timedelta(seconds=30)
+LOOK_AGAIN = timedelta(milliseconds=100)
+"""Between two looks at a project that somebody else holds at the moment."""
+RECOVER_AGAIN = timedelta(seconds=5)
+"""Between two tries to reach a supervisor that cannot be reached."""
+
+log = logging.getLogger(__name__)
+
+
+class SupervisorDriver:
+    """Implements `RuntimeDriver`. All methods on one event loop."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        epoch: int,
+        clock: Clock,
+        boot_id: str | None = None,
+        answers_within: timedelta = ANSWERS_WITHIN,
+    ) -> None:
+        """epoch: higher than that of every server before. boot_id: None is the host's."""
+        self._projects_dir = state_dir / "projects"
+        self._epoch = epoch
+        self._clock = clock
+        self._boot_id = processes.boot_id() if boot_id is None else boot_id
+        self._answers_within = answers_within
+        self._zygote = ZygoteClient()
+        self._links: dict[str, SupervisorLink] = {}
+        self._listener: RuntimeListener | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def zygote_pid(self) -> int:
+        """The process that supervisors are forked from, 0 if there is none now."""
+        return self._zygote.pid
+
+    # RuntimeDriver ----------------------------------------------------------
+
+    async def adopt(
+        self, projects: Mapping[str, str], listener: RuntimeListener
+    ) -> Mapping[str, RunStatus]:
+        """See `RuntimeDriver`. A supervisor that does not answer in time is UNKNOWN."""
+        links = [self._link(project_id, log_id) for project_id, log_id in projects.items()]
+        found = await asyncio.to_thread(_newest_states, links)
+        for link, state in zip(links, found, strict=True):
+            link.learn(state)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._zygote.open())
+            for link in links:
+                if not link.settled:
+                    group.create_task(self._adopt(link))
+        self._listener = listener
+        return {link.project_id: link.status for link in links if link.status is not None}
+
+    async def start(self, spec: RunSpec) -> RunStatus:
+        """See `RuntimeDriver`."""
+        link = self._link(spec.project_id, spec.log_id)
+        directory = link.directory / SUPERVISORS / self._clock.new_id()
+        await asyncio.to_thread(self._prepare, directory, spec)
+        try:
+            # A zygote that was killed may take a request along that it had not
+            # read. A second try is harmless: only one can take the writer lock.
+            running = await self._launch(link, directory) or await self._launch(link, directory)
+        except OSError as error:
+            raise _no_supervisor(spec.project_id, str(error)) from error
+        if not running:
+            raise _no_supervisor(spec.project_id, "it was killed")
+        status = link.status
+        assert status is not None  # its state is known
+        return status
+
+    async def stop(self, project_id: str, grace: timedelta | None) -> RunStatus | None:
+        """See `RuntimeDriver`."""
+        link = self._links.get(project_id)
+        if link is None:
+            return None
+        if not link.settled:
+            seconds = None if grace is None else grace.total_seconds()
+            with contextlib.suppress(SupervisorLost):
+                await self._call_at_length(link, "stop", grace=seconds)
+            await self._await_settled(link)
+        return link.status
+
+    async def set_ready(self, project_id: str, run_id: str) -> None:
+        """See `RuntimeDriver`. Raises SUPERVISOR_UNREACHABLE."""
+        link = self._links.get(project_id)
+        if link is not None and link.client is not None:
+            with contextlib.suppress(SupervisorLost):
+                await self._call(link, "ready", run_id=run_id)
+
+    async def signal(self, project_id: str, number: int) -> None:
+        """See `RuntimeDriver`. Raises SUPERVISOR_UNREACHABLE."""
+        link = self._links.get(project_id)
+        if link is None or link.settled:
+            raise _not_running(project_id)
+        try:
+            await self._call(link, "signal", number=number)
+        except SupervisorLost as error:
+            raise _not_running(project_id) from error
+
+    async def forget(self, project_id: str) -> None:
+        """See `RuntimeDriver`."""
+        link = self._links.pop(project_id, None)
+        if link is not None:
+            link.let_go()
+            await asyncio.to_thread(shutil.rmtree, link.directory / SUPERVISORS, ignore_errors=True)
+
+    async def aclose(self) -> None:
+        """See `RuntimeDriver`."""
+        for link in self._links.values():
+            link.let_go()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._zygote.aclose()
+
+    # Commands ---------------------------------------------------------------
+
+    async def _call(self, link: SupervisorLink, command: str, **arguments: object) -> Message:
+        """Raises SupervisorLost, AttError."""
+        client = link.client
+        if client is None:
+            raise SupervisorLost
+        try:
+            return await client.call(command, within=self._answers_within, **arguments)
+        except SupervisorSilent as error:
+            link.mark_silent()
+            raise _unreachable(link.project_id, "does not answer") from error
+        except CommandRefused as error:
+            if error.error == "not_running":
+                raise _not_running(link.project_id) from error
+            raise _unreachable(link.project_id, str(error)) from error
+
+    async def _call_at_length(
+        self, link: SupervisorLink, command: str, **arguments: object
+    ) -> None:
+        """As `_call` for a command whose answer may take long: asks now and then
+        whether the supervisor is still there."""
+        client = link.client
+        if client is None:
+            raise SupervisorLost
+        answer = asyncio.ensure_future(client.call(command, within=None, **arguments))
+        try:
+            while True:
+                done, _ = await asyncio.wait([answer], timeout=self._answers_within.total_seconds())
+                if done:
+                    await answer
+                    return
+                await self._call(link, "hello")
+        except CommandRefused as error:
+            raise _unreachable(link.project_id, str(error)) from error
+        finally:
+            answer.cancel()
+
+    async def _await_settled(self, link: SupervisorLink) -> None:
+        """Raises SUPERVISOR_UNREACHABLE."""
+        try:
+            async with asyncio.timeout(SETTLES_WITHIN.total_seconds()):
+                while not (link.state is None or link.state.ended):
+                    await link.changed.wait(link.changed.count)
+        except TimeoutError as error:
+            raise _unreachable(link.project_id, "cannot be reached") from error
+
+    # Supervisors ------------------------------------------------------------
+
+    def _link(self, project_id: str, log_id: str) -> SupervisorLink:
+        link = self._links.get(project_id)
+        if link is None or link.log_id != log_id:
+            link = self._links[project_id] = SupervisorLink(
+                project_id,
+                log_id,
+                self._projects_dir / project_id,
+                epoch=self._epoch,
+                on_status=self._on_status,
+                on_growth=self._on_growth,
+                on_lost=self._on_lost,
+            )
+        return link
+
+    def _prepare(self, directory: Path, spec: RunSpec) -> None:
+        os.makedirs(directory, mode=0o700)
+        Spec(
+            supervisor_id=directory.name,
+            project_id=spec.project_id,
+            log_id=spec.log_id,
+            epoch=self._epoch,
+            digest=spec.digest(),
+            command=spec.command,
+            directory=str(spec.directory),
+            env=spec.env,
+            grace=spec.stop_grace,
+            probed=spec.probed,
+            release_id=spec.release_id,
+        ).save(str(directory))
+
+    async def _submit(self, client: ControlClient, job: Mapping[str, object]) -> None:
+        """Has the zygote do a job, whose words the client receives. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            await client.open(ours)
+            await self._zygote.submit({**job, "boot_id": self._boot_id}, theirs)
+
+    async def _launch(self, link: SupervisorLink, directory: Path) -> bool:
+        """Whether there is a supervisor whose app runs or failed; False: it never said a word.
+
+        Raises OSError, AttError.
+        """
+        seen = link.state
+        client = link.new_client()
+        try:
+            await self._submit(client, {"job": "run", "directory": str(directory)})
+            async with asyncio.timeout(STARTS_WITHIN.total_seconds()):
+                while True:
+                    count, state = link.changed.count, link.state
+                    if state is not None and state is not seen and state.state != STARTING:
+                        return True
+                    if link.client is not client:
+                        break
+                    await link.changed.wait(count)
+        except TimeoutError as error:
+            link.mark_silent()
+            raise _unreachable(link.project_id, "did not start the app in time") from error
+        if link.refusal is not None:
+            raise _no_supervisor(link.project_id, link.refusal)
+        if link.state is not seen:  # it was killed with its app half started
+            await self._await_settled(link)
+            return True
+        return False
+
+    async def _adopt(self, link: SupervisorLink) -> None:
+        if not await self._resolve(link):
+            self._begin(self._recover(link))
+
+    async def _recover(self, link: SupervisorLink) -> None:
+        """Tries for ever to know again what became of a project's supervisor."""
+        while not await self._resolve(link):
+            await self._clock.sleep(RECOVER_AGAIN)
+
+    async def _resolve(self, link: SupervisorLink) -> bool:
+        """Connects to the live supervisor or settles what it left; False: it is UNKNOWN."""
+        deadline = self._clock.monotonic() + self._answers_within.total_seconds()
+        while True:
+            try:
+                if await self._connect_or_settle(link):
+                    return True
+            except (OSError, SupervisorSilent, CommandRefused) as error:
+                log.warning("the supervisor of %s: %r", link.project_id, error)
+                link.mark_silent()
+                return False
+            if self._clock.monotonic() >= deadline:
+                link.mark_silent()
+                return False
+            await self._clock.sleep(LOOK_AGAIN)
+
+    async def _connect_or_settle(self, link: SupervisorLink) -> bool:
+        """Whether the state is now known; False: somebody else holds the project.
+
+        Raises OSError, SupervisorSilent, CommandRefused.
+        """
+        if link.client is not None:
+            return await self._greet(link.client)
+        found = await asyncio.to_thread(newest, link.directory, link.log_id)
+        if found is None or found[1].ended:
+            link.learn(None if found is None else found[1])
+            link.mark_heard()
+            return True
+        directory, _ = found
+        try:
+            connection = connect(directory)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return await self._settle(link)
+        client = link.new_client()
+        await client.open(connection)
+        return await self._greet(client)
+
+    async def _greet(self, client: ControlClient) -> bool:
+        try:
+            await client.call("hello", within=self._answers_within)
+        except SupervisorLost:
+            return False
+        return True
+
+    async def _settle(self, link: SupervisorLink) -> bool:
+        """Raises OSError."""
+        told: list[Message] = []
+        ended = asyncio.Event()
+        client = ControlClient(
+            epoch=self._epoch, on_message=told.append, on_lost=lambda _: ended.set()
+        )
+        try:
+            await self._submit(
+                client,
+                {"job": "settle", "project": str(link.directory), "log_id": link.log_id},
+            )
+            async with asyncio.timeout(SETTLES_WITHIN.total_seconds()):
+                await ended.wait()
+        finally:
+            client.close()
+        if any(message.get("refused") == "failed" for message in told):
+            raise OSError(f"it cannot be settled: {told[-1].get('message')}")
+        return False  # look again: the state on disk is final, or another's
+
+    # Told by links ----------------------------------------------------------
+
+    def _on_status(self, project_id: str, status: RunStatus) -> None:
+        if self._listener is not None:
+            self._listener.run_changed(project_id, status)
+
+    def _on_growth(self, project_id: str) -> None:
+        if self._listener is not None:
+            self._listener.log_grew(project_id)
+
+    def _on_lost(self, link: SupervisorLink) -> None:
+        # A supervisor that recorded the end of its app goes; any other was lost.
+        if link.state is not None and not link.state.ended:
+            self._begin(self._recover(link))
+
+    def _begin(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _newest_states(links: list[SupervisorLink]) -> list[State | None]:
+    found = [newest(link.directory, link.log_id) for link in links]
+    return [None if item is None else item[1] for item in found]
+
+
+def _unreachable(project_id: str, what: str) -> AttError:
+    return AttError(
+        Reason.SUPERVISOR_UNREACHABLE,
+        f"The supervisor of {project_id!r} {what}. Call again.",
+        project_id=project_id,
+    )
+
+
+def _no_supervisor(project_id: str, cause: str) -> AttError:
+    return AttError(
+        Reason.SUPERVISOR_UNREACHABLE,
+        f"No supervisor could be started for {project_id!r}: {cause}.",
+        project_id=project_id,
+        cause=cause,
+    )
+
+
+def _not_running(project_id: str) -> AttError:
+    return AttError(
+        Reason.RUNTIME_NOT_RUNNING,
+        f"The app of {project_id!r} does not run. Start it first.",
+        project_id=project_id,
+    )

@@ -1,0 +1,125 @@
+"""The zygote of this server: started when needed, and again when it died."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import att_server
+
+_CODE = (
+    "import sys; sys.path.append(sys.argv[2]); "
+    "from att_server.supervisor.zygote import main; main(int(sys.argv[1]))"
+)
+_ENDS_WITHIN = 5.0
+"""Seconds in which a zygote ends after its socket is closed."""
+
+
+class ZygoteClient:
+    """Hands jobs to the zygote; see `supervisor/zygote.py` for what a job is.
+
+    The zygote has nothing of the server's environment and ends with the server.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._starting = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the zygote, 0 if there is none."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a zygote and it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    async def open(self) -> None:
+        """Has a live zygote. Raises OSError."""
+        async with self._starting:
+            if not self.alive:
+                await self._end()
+                await self._start()
+
+    async def submit(self, job: Mapping[str, object], connection: socket.socket) -> None:
+        """Has a job begun; `connection` is passed to it and remains the caller's to close.
+
+        Returns when the zygote has been told; the job speaks for itself over
+        the connection, and its end of file is the job's end. Raises OSError.
+        """
+        message = json.dumps(job).encode()
+        try:
+            await self.open()
+            await self._send(message, connection)
+        except (BrokenPipeError, ConnectionResetError):  # it died since we looked
+            await self._end()
+            await self.open()
+            await self._send(message, connection)
+
+    async def aclose(self) -> None:
+        """Ends the zygote. What it started runs on."""
+        await self._end()
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        root = str(Path(att_server.__file__).parent.parent)
+        # Without `site` it starts in a third of the time.
+        python = [sys.executable, "-I", "-S", "-X", "utf8"]
+        with theirs:
+            ours.setblocking(False)
+            self._channel = ours
+            self._process = await asyncio.to_thread(
+                lambda: subprocess.Popen(
+                    [*python, "-c", _CODE, str(theirs.fileno()), root],
+                    cwd="/",
+                    env={},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            )
+
+    async def _send(self, message: bytes, connection: socket.socket) -> None:
+        channel = self._channel
+        if channel is None:
+            raise BrokenPipeError
+        while True:
+            try:
+                socket.send_fds(channel, [message], [connection.fileno()])
+                return
+            except BlockingIOError:
+                await _writable(channel)
+
+    async def _end(self) -> None:
+        channel, self._channel = self._channel, None
+        process, self._process = self._process, None
+        if channel is not None:
+            channel.close()
+        if process is not None:
+            await asyncio.to_thread(_await_end, process)
+
+
+def _await_end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_ENDS_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+async def _writable(channel: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(channel, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_writer(channel)

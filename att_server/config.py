@@ -1,0 +1,95 @@
+"""What the server is told from outside: arguments and environment, checked once."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from att_server.core.errors import RefusalReason, StartRefused
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+MAX_SOCKET_PATH_BYTES = 107
+"""What the kernel takes as the path of a unix socket, less the byte that ends it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of one server. Paths are absolute.
+
+    environ: the server's environment, which apps inherit from.
+    """
+
+    state_dir: Path
+    socket_path: Path
+    log_level: str
+    environ: Mapping[str, str]
+
+    @classmethod
+    def resolve(
+        cls,
+        *,
+        state_dir: str | None,
+        listen: str | None,
+        log_level: str,
+        environ: Mapping[str, str],
+    ) -> Config:
+        """The settings from arguments (None: not given) and environment.
+
+        state_dir: default ATT_STATE_DIR, else $XDG_STATE_HOME/att, else
+        ~/.local/state/att. listen: `unix:PATH`, default att.sock in the state
+        directory. Raises StartRefused: CONFIG_INVALID, LISTENER_NOT_ALLOWED,
+        SOCKET_PATH_TOO_LONG.
+        """
+        directory = _state_dir(state_dir, environ)
+        if log_level not in LOG_LEVELS:
+            raise StartRefused(
+                RefusalReason.CONFIG_INVALID,
+                f"{log_level!r} is not a log level. Use one of {', '.join(LOG_LEVELS)}.",
+            )
+        return cls(
+            state_dir=directory,
+            socket_path=directory / "att.sock" if listen is None else _socket_path(listen),
+            log_level=log_level,
+            environ=dict(environ),
+        )._checked()
+
+    def _checked(self) -> Config:
+        length = len(os.fsencode(self.socket_path))
+        if length > MAX_SOCKET_PATH_BYTES:
+            raise StartRefused(
+                RefusalReason.SOCKET_PATH_TOO_LONG,
+                f"The socket path {self.socket_path} has {length} bytes, and the system takes "
+                f"{MAX_SOCKET_PATH_BYTES}. Choose a shorter --state-dir, or --listen unix:PATH.",
+            )
+        return self
+
+
+def _state_dir(given: str | None, environ: Mapping[str, str]) -> Path:
+    for source, value in (("--state-dir", given), ("ATT_STATE_DIR", environ.get("ATT_STATE_DIR"))):
+        if value is not None:
+            if not value or "\0" in value:
+                raise StartRefused(
+                    RefusalReason.CONFIG_INVALID, f"{source} is empty. Name a directory."
+                )
+            # Not resolve(), which would hide that the directory is a symbolic link.
+            return Path(os.path.abspath(value))
+    state_home = environ.get("XDG_STATE_HOME", "")
+    # The XDG rule: a relative path is as good as none.
+    if Path(state_home).is_absolute():
+        return Path(state_home) / "att"
+    home = environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    return Path(home) / ".local" / "state" / "att"
+
+
+def _socket_path(listen: str) -> Path:
+    scheme, _, path = listen.partition(":")
+    if scheme != "unix" or not Path(path).is_absolute():
+        raise StartRefused(
+            RefusalReason.LISTENER_NOT_ALLOWED,
+            f"{listen!r} is not `unix:` and an absolute path. Other listeners stay closed until "
+            "there is access control; forward the socket over ssh to reach it from afar.",
+        )
+    return Path(path)

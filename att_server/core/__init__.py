@@ -1,0 +1,1 @@
+"""The rules: no gRPC, no protobuf, no files, no processes."""

@@ -1,0 +1,50 @@
+"""EventManager: the audit log, by cursor."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+
+from att_server.core.bell import Bell
+from att_server.core.model import Event, EventFilter
+from att_server.core.ports import StateStore
+
+WATCH_PAGE = 200
+
+
+class EventManager:
+    """Lists and follows what the other managers have stored."""
+
+    def __init__(self, *, store: StateStore, stored: Bell) -> None:
+        """stored: rung by whoever has stored events."""
+        self._store = store
+        self._stored = stored
+
+    async def list(
+        self, selected: EventFilter, *, cursor: int, limit: int, tail: bool
+    ) -> tuple[Sequence[Event], int, bool]:
+        """Up to `limit` selected events, the cursor to go on from, and whether there is more."""
+        events, after = await self._store.list_events(
+            selected, cursor=cursor, limit=limit, tail=tail
+        )
+        more, _ = await self._store.list_events(selected, cursor=after, limit=1)
+        return events, after, bool(more)
+
+    async def watch(
+        self, selected: EventFilter, *, cursor: int | None, progress_interval: timedelta
+    ) -> AsyncIterator[tuple[Sequence[Event], int]]:
+        """Every selected event from `cursor` on (None: from now), as it comes.
+
+        The first item comes at once, items without events report progress.
+        """
+        if cursor is None:
+            _, cursor = await self._store.list_events(EventFilter(), cursor=0, limit=1, tail=True)
+        first = True
+        while True:
+            seen = self._stored.count
+            events, cursor = await self._store.list_events(
+                selected, cursor=cursor, limit=WATCH_PAGE
+            )
+            if events or first or not await self._stored.wait(seen, progress_interval):
+                yield events, cursor
+            first = False

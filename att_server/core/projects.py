@@ -1,0 +1,222 @@
+"""ProjectManager: the projects and their settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from att_server.core.bell import Bell
+from att_server.core.errors import AttError, Reason, project_not_found
+from att_server.core.model import (
+    DesiredState,
+    Event,
+    Project,
+    ProjectMode,
+    RequestClaim,
+    RuntimeSettings,
+)
+from att_server.core.pages import page_of
+from att_server.core.ports import Clock, LogStore, SettingsReader, StateStore
+from att_server.core.requests import claim
+
+
+class ProjectManager:
+    """Keeps all projects in memory; every change is stored before it is shown."""
+
+    def __init__(
+        self,
+        *,
+        store: StateStore,
+        logs: LogStore,
+        settings: SettingsReader,
+        clock: Clock,
+        stored: Bell,
+        is_directory: Callable[[Path], bool],
+        released: Callable[[str], AbstractAsyncContextManager[None]],
+    ) -> None:
+        """released: entered around a deletion; raises where the app runs or is being started."""
+        self._store = store
+        self._logs = logs
+        self._settings = settings
+        self._clock = clock
+        self._stored = stored
+        self._is_directory = is_directory
+        self._released = released
+        self._projects: dict[str, Project] = {}
+        self._changes = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Loads the projects; called once, first."""
+        self._projects = {project.project_id: project for project in await self._store.projects()}
+
+    def get(self, project_id: str) -> Project:
+        """The project. Raises PROJECT_NOT_FOUND."""
+        project = self._projects.get(project_id)
+        if project is None:
+            raise project_not_found(project_id)
+        return project
+
+    def all(self) -> Mapping[str, Project]:
+        """All projects, by id."""
+        return self._projects
+
+    def list(self, page_size: int, page_token: str) -> tuple[list[Project], str]:
+        """A page of up to `page_size` projects by id, and the next page's token."""
+        return page_of(self._projects, page_size, page_token)
+
+    async def create(
+        self, project_id: str, path: str, runtime: RuntimeSettings, *, principal: str
+    ) -> Project:
+        """Creates the project, or returns the one with this id and an equal specification.
+
+        path: absolute, of an existing directory. Raises PROJECT_SPEC_CONFLICT,
+        PROJECT_PATH_INVALID.
+        """
+        directory = self._directory(path)
+        async with self._changes:
+            existing = self._projects.get(project_id)
+            if existing is not None:
+                if existing.path == directory and existing.runtime == runtime:
+                    return existing
+                raise AttError(
+                    Reason.PROJECT_SPEC_CONFLICT,
+                    f"A project {project_id!r} exists with another path or settings. "
+                    "Update it, or choose another id.",
+                    project_id=project_id,
+                )
+            # What a deletion that was cut short left behind belongs to another life.
+            await self._logs.delete(project_id)
+            now = self._clock.now()
+            project = Project(
+                project_id=project_id,
+                path=directory,
+                runtime=runtime,
+                mode=ProjectMode.NORMAL,
+                log_id=self._clock.new_id(),
+                desired=DesiredState.STOPPED,
+                desired_runtime=RuntimeSettings(),
+                create_time=now,
+                update_time=now,
+            )
+            await self._put(project, "project.created", principal, {"path": str(directory)})
+            return project
+
+    async def update(
+        self,
+        project_id: str,
+        *,
+        path: str | None,
+        runtime: RuntimeSettings | None,
+        principal: str,
+    ) -> Project:
+        """Replaces what is not None. Raises PROJECT_NOT_FOUND, PROJECT_PATH_INVALID."""
+        directory = None if path is None else self._directory(path)
+        async with self._changes:
+            project = self.get(project_id)
+            changed = replace(
+                project,
+                path=project.path if directory is None else directory,
+                runtime=project.runtime if runtime is None else runtime,
+            )
+            if changed == project:
+                return project
+            changed = replace(changed, update_time=self._clock.now())
+            await self._put(changed, "project.updated", principal, {"path": str(changed.path)})
+            return changed
+
+    async def set_desired(
+        self,
+        project_id: str,
+        desired: DesiredState,
+        runtime: RuntimeSettings | None,
+        event: Event,
+    ) -> None:
+        """Stores what the app is meant to be, with the event that says who wants it.
+
+        runtime: what the start was given over the project's settings; None:
+        unchanged. Raises PROJECT_NOT_FOUND.
+        """
+        async with self._changes:
+            project = self.get(project_id)
+            changed = replace(
+                project,
+                desired=desired,
+                desired_runtime=project.desired_runtime if runtime is None else runtime,
+            )
+            await self._store.put_project(changed, event)
+            self._projects[project_id] = changed
+            self._stored.ring()
+
+    async def delete(self, project_id: str, *, request_id: str, principal: str) -> None:
+        """Removes the project and its log; its own directory is not touched.
+
+        A repeated call with the same request id is without effect. Raises
+        PROJECT_NOT_FOUND, PROJECT_NOT_STOPPED, PROJECT_BUSY, REQUEST_ID_REUSED.
+        """
+        async with self._changes:
+            known = await claim(
+                self._store,
+                RequestClaim(
+                    request_id=request_id,
+                    method="DeleteProject",
+                    digest=project_id,
+                    project_id=project_id,
+                    time=self._clock.now(),
+                ),
+            )
+            if known is not None and (known.outcome or project_id not in self._projects):
+                return
+            project = self.get(project_id)
+            async with self._released(project_id):
+                await self._store.delete_project(
+                    project_id,
+                    Event(
+                        event_type="project.deleted",
+                        time=self._clock.now(),
+                        project_id=project_id,
+                        principal=principal,
+                        attributes={"path": str(project.path), "log_id": project.log_id},
+                    ),
+                )
+                del self._projects[project_id]
+                self._stored.ring()
+            await self._logs.delete(project_id)
+            if request_id:
+                await self._store.set_request_outcome(request_id, "deleted")
+
+    async def effective(self, project: Project) -> RuntimeSettings:
+        """`att.toml` with the project's own settings over it.
+
+        Raises SETTINGS_INVALID, PROJECT_PATH_INVALID, NOT_IMPLEMENTED.
+        """
+        return project.runtime.over(await self._settings.read(project))
+
+    def _directory(self, path: str) -> Path:
+        directory = Path(path)
+        if not directory.is_absolute() or not self._is_directory(directory):
+            raise AttError(
+                Reason.PROJECT_PATH_INVALID,
+                f"{path!r} is not the absolute path of an existing directory. "
+                "Create the directory, or give another path.",
+                path=path,
+            )
+        return directory
+
+    async def _put(
+        self, project: Project, event_type: str, principal: str, attributes: dict[str, str]
+    ) -> None:
+        await self._store.put_project(
+            project,
+            Event(
+                event_type=event_type,
+                time=project.update_time,
+                project_id=project.project_id,
+                principal=principal,
+                attributes=attributes,
+            ),
+        )
+        self._projects[project.project_id] = project
+        self._stored.ring()

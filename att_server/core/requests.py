@@ -1,0 +1,26 @@
+"""Request ids: a repeated call gets the first outcome, another call is refused."""
+
+from __future__ import annotations
+
+from att_server.core.errors import AttError, Reason
+from att_server.core.model import RequestClaim
+from att_server.core.ports import StateStore
+
+
+async def claim(store: StateStore, request: RequestClaim) -> RequestClaim | None:
+    """Keeps the claim and returns None, or returns the equal one that was kept before.
+
+    A claim without a request id is not kept. Raises REQUEST_ID_REUSED when the
+    id was used for another method or other arguments.
+    """
+    if not request.request_id:
+        return None
+    known = await store.claim_request(request)
+    if known is not None and (known.method, known.digest) != (request.method, request.digest):
+        raise AttError(
+            Reason.REQUEST_ID_REUSED,
+            f"The request id {request.request_id!r} was used for another request. "
+            "Use a new id for a new request.",
+            request_id=request.request_id,
+        )
+    return known

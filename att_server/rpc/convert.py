@@ -1,0 +1,292 @@
+"""Messages of `att.v1` from the core's objects and back: pure and total.
+
+Messages are taken as validated (`validate.py`): a conversion never fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from att.v1 import event_pb2, event_service_pb2, log_pb2, project_pb2, runtime_pb2
+from att_server.core.model import (
+    DesiredState,
+    Event,
+    EventFilter,
+    GapReason,
+    HttpProbe,
+    LogChunk,
+    LogGap,
+    LogPosition,
+    LogRecord,
+    LogStream,
+    Project,
+    ProjectMode,
+    RunEnded,
+    RunExit,
+    RunStarted,
+    Runtime,
+    RuntimeSettings,
+    RuntimeState,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+PROJECT_MODES: Mapping[ProjectMode, project_pb2.ProjectMode.ValueType] = {
+    mode: project_pb2.ProjectMode.Value(f"PROJECT_MODE_{mode.name}") for mode in ProjectMode
+}
+RUNTIME_STATES: Mapping[RuntimeState, runtime_pb2.RuntimeState.ValueType] = {
+    state: runtime_pb2.RuntimeState.Value(f"RUNTIME_STATE_{state.name}") for state in RuntimeState
+}
+DESIRED_STATES: Mapping[DesiredState, runtime_pb2.DesiredState.ValueType] = {
+    state: runtime_pb2.DesiredState.Value(f"DESIRED_STATE_{state.name}") for state in DesiredState
+}
+LOG_STREAMS: Mapping[LogStream, log_pb2.LogStream.ValueType] = {
+    stream: log_pb2.LogStream.Value(f"LOG_STREAM_{stream.name}") for stream in LogStream
+}
+GAP_REASONS: Mapping[GapReason, log_pb2.LogGapReason.ValueType] = {
+    reason: log_pb2.LogGapReason.Value(f"LOG_GAP_REASON_{reason.name}") for reason in GapReason
+}
+
+# Times ----------------------------------------------------------------------
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """From an aware time, to the microsecond."""
+    seconds, rest = divmod(time - _EPOCH, timedelta(seconds=1))
+    return Timestamp(seconds=seconds, nanos=rest // _MICROSECOND * 1000)
+
+
+def to_datetime(value: Timestamp) -> datetime:
+    """In UTC, cut to the microsecond."""
+    return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+
+
+def duration(span: timedelta) -> Duration:
+    """To the microsecond."""
+    value = Duration()
+    value.FromTimedelta(span)
+    return value
+
+
+def to_timedelta(value: Duration) -> timedelta:
+    """To the microsecond."""
+    return value.ToTimedelta()
+
+
+# Projects -------------------------------------------------------------------
+
+
+def to_runtime_settings(message: project_pb2.RuntimeSettings) -> RuntimeSettings:
+    """Fields that are unset stay so."""
+    return RuntimeSettings(
+        command=tuple(message.command),
+        env=dict(message.env),
+        stop_grace=to_timedelta(message.stop_grace) if message.HasField("stop_grace") else None,
+        readiness=to_http_probe(message.readiness) if message.HasField("readiness") else None,
+    )
+
+
+def to_http_probe(message: project_pb2.Probe) -> HttpProbe:
+    """From a probe of kind `http`; what is unset takes its default."""
+    unset = HttpProbe(url=message.http.url)
+    return HttpProbe(
+        url=unset.url,
+        interval=to_timedelta(message.interval) if message.HasField("interval") else unset.interval,
+        timeout=to_timedelta(message.timeout) if message.HasField("timeout") else unset.timeout,
+        threshold=message.threshold if message.HasField("threshold") else unset.threshold,
+        deadline=to_timedelta(message.deadline) if message.HasField("deadline") else None,
+    )
+
+
+def runtime_settings(settings: RuntimeSettings) -> project_pb2.RuntimeSettings:
+    """Fields that are unset stay so."""
+    message = project_pb2.RuntimeSettings(command=settings.command, env=settings.env)
+    if settings.stop_grace is not None:
+        message.stop_grace.FromTimedelta(settings.stop_grace)
+    if settings.readiness is not None:
+        message.readiness.CopyFrom(probe(settings.readiness))
+    return message
+
+
+def probe(checked: HttpProbe) -> project_pb2.Probe:
+    """A probe of kind `http`."""
+    return project_pb2.Probe(
+        http=project_pb2.HttpProbe(url=checked.url),
+        interval=duration(checked.interval),
+        timeout=duration(checked.timeout),
+        threshold=checked.threshold,
+        deadline=None if checked.deadline is None else duration(checked.deadline),
+    )
+
+
+def project(
+    kept: Project, *, effective: RuntimeSettings | None, settings_error: str
+) -> project_pb2.Project:
+    """effective: what a start would use; None: `settings_error` says why there is none."""
+    return project_pb2.Project(
+        project_id=kept.project_id,
+        path=str(kept.path),
+        runtime=runtime_settings(kept.runtime),
+        effective_runtime=None if effective is None else runtime_settings(effective),
+        settings_error=settings_error,
+        mode=PROJECT_MODES[kept.mode],
+        log_id=kept.log_id,
+        create_time=timestamp(kept.create_time),
+        update_time=timestamp(kept.update_time),
+    )
+
+
+# Runtimes -------------------------------------------------------------------
+
+
+def runtime(state: Runtime, *, log_end_cursor: int) -> runtime_pb2.Runtime:
+    """The app of a project as it is now."""
+    message = runtime_pb2.Runtime(
+        project_id=state.project_id,
+        state=RUNTIME_STATES[state.state],
+        desired_state=DESIRED_STATES[state.desired],
+        revision=state.revision,
+        log_end_cursor=log_end_cursor,
+    )
+    status = state.status
+    if status is not None:
+        message.run_id = status.run_id
+        message.pid = status.pid
+        message.command.extend(status.command)
+        if status.start_time is not None:
+            message.start_time.CopyFrom(timestamp(status.start_time))
+        if status.ready_time is not None:
+            message.ready_time.CopyFrom(timestamp(status.ready_time))
+        if status.exit is not None:
+            message.exit.CopyFrom(runtime_exit(status.exit))
+        message.restarts = status.restarts
+        message.reason = status.reason
+        message.release_id = status.release_id
+        message.supervisor_id = status.supervisor_id
+    health = state.health
+    if health is not None:
+        message.healthy = health.healthy
+        message.health_probe = health.probe
+        message.health_reason = health.reason
+        message.health_checked_at.CopyFrom(timestamp(health.checked_at))
+    return message
+
+
+def runtime_exit(ended: RunExit) -> runtime_pb2.RuntimeExit:
+    """How the last run ended."""
+    message = runtime_pb2.RuntimeExit(
+        exit_time=timestamp(ended.time), duration=duration(ended.duration)
+    )
+    _set_cause(message, ended)
+    return message
+
+
+def _set_cause(message: runtime_pb2.RuntimeExit | log_pb2.RunEnded, ended: RunExit) -> None:
+    if ended.exit_code is not None:
+        message.exit_code = ended.exit_code
+    elif ended.signal is not None:
+        message.signal = ended.signal
+    elif ended.start_error is not None:
+        message.start_error = ended.start_error
+    else:
+        message.supervisor_lost = True
+
+
+# Logs -----------------------------------------------------------------------
+
+
+def to_log_position(message: log_pb2.LogPosition) -> LogPosition:
+    """Unset is the beginning."""
+    match message.WhichOneof("position"):
+        case "cursor":
+            return LogPosition(cursor=message.cursor, log_id=message.log_id)
+        case "tail":
+            return LogPosition(tail=message.tail, log_id=message.log_id)
+        case "since":
+            return LogPosition(since=to_datetime(message.since), log_id=message.log_id)
+        case _:
+            at_end = message.anchor == log_pb2.LOG_ANCHOR_END
+            return LogPosition(at_end=at_end, log_id=message.log_id)
+
+
+def log_record(record: LogRecord) -> log_pb2.LogRecord:
+    """A record as readers and followers get it."""
+    match record:
+        case LogChunk():
+            return log_pb2.LogRecord(
+                chunk=log_pb2.LogChunk(
+                    first_sequence=record.first_sequence,
+                    line_count=record.line_count,
+                    time=timestamp(record.time),
+                    stream=LOG_STREAMS[record.stream],
+                    run_id=record.run_id,
+                    lines=record.lines,
+                    partial=record.partial,
+                    unterminated=record.unterminated,
+                )
+            )
+        case RunStarted():
+            return log_pb2.LogRecord(
+                run=log_pb2.RunMarker(
+                    sequence=record.sequence,
+                    time=timestamp(record.time),
+                    run_id=record.run_id,
+                    started=log_pb2.RunStarted(
+                        command=record.command, pid=record.pid, release_id=record.release_id
+                    ),
+                )
+            )
+        case RunEnded():
+            ended = log_pb2.RunEnded(duration=duration(record.exit.duration))
+            _set_cause(ended, record.exit)
+            return log_pb2.LogRecord(
+                run=log_pb2.RunMarker(
+                    sequence=record.sequence,
+                    time=timestamp(record.exit.time),
+                    run_id=record.run_id,
+                    ended=ended,
+                )
+            )
+        case LogGap():
+            return log_pb2.LogRecord(
+                gap=log_pb2.LogGap(
+                    first_sequence=record.first_sequence,
+                    count=record.count,
+                    reason=GAP_REASONS[record.reason],
+                    lost_lines=record.lost_lines,
+                )
+            )
+
+
+# Events ---------------------------------------------------------------------
+
+
+def to_event_filter(message: event_service_pb2.EventFilter) -> EventFilter:
+    """Fields that are unset select all."""
+    return EventFilter(
+        project_id=message.project_id,
+        cycle_id=message.cycle_id,
+        event_types=tuple(message.event_types),
+    )
+
+
+def event(kept: Event) -> event_pb2.Event:
+    """An event as it is kept."""
+    return event_pb2.Event(
+        sequence=kept.sequence,
+        time=timestamp(kept.time),
+        event_type=kept.event_type,
+        project_id=kept.project_id,
+        cycle_id=kept.cycle_id,
+        run_id=kept.run_id,
+        principal=kept.principal,
+        phase=kept.phase,
+        reason=kept.reason,
+        message=kept.message,
+        attributes=kept.attributes,
+    )

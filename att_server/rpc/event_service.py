@@ -1,0 +1,58 @@
+"""EventService on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any, cast
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from att.v1 import event_service_pb2 as pb
+from att_server.core.events import EventManager
+from att_server.rpc import convert, validate
+from att_server.rpc.call import Answer, Call, Streaming, Unary
+from att_server.rpc.checks import effective_page_size
+from att_server.rpc.convert import to_timedelta
+
+DEFAULT_PROGRESS_INTERVAL = timedelta(seconds=15)
+
+
+class EventService:
+    """Gives the audit log."""
+
+    def __init__(self, events: EventManager) -> None:
+        self._events = events
+
+    @property
+    def descriptor(self) -> ServiceDescriptor:
+        return pb.DESCRIPTOR.services_by_name["EventService"]
+
+    def methods(self) -> Mapping[str, Unary | Streaming]:
+        return {"ListEvents": self._list, "WatchEvents": self._watch}
+
+    async def _list(self, request: pb.ListEventsRequest, _call: Call) -> Answer:
+        validate.list_events(request)
+        events, cursor, has_more = await self._events.list(
+            convert.to_event_filter(request.filter),
+            cursor=request.cursor,
+            limit=effective_page_size(request.page_size),
+            tail=request.tail,
+        )
+        return pb.ListEventsResponse(
+            events=map(convert.event, events), cursor=cursor, has_more=has_more
+        )
+
+    async def _watch(self, request: pb.WatchEventsRequest, _call: Call) -> AsyncIterator[Answer]:
+        validate.watch_events(request)
+        watched = self._events.watch(
+            convert.to_event_filter(request.filter),
+            cursor=request.cursor if request.HasField("cursor") else None,
+            progress_interval=to_timedelta(request.progress_interval)
+            if request.HasField("progress_interval")
+            else DEFAULT_PROGRESS_INTERVAL,
+        )
+        async with aclosing(cast("Any", watched)) as pages:
+            async for events, cursor in pages:
+                yield pb.WatchEventsResponse(events=map(convert.event, events), cursor=cursor)

@@ -1,0 +1,139 @@
+"""LogService on the wire: records are encoded once and sent to every follower."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from att.v1 import log_service_pb2 as pb
+from att_server.core.logs import LogManager
+from att_server.core.model import LogChunk, LogPage, LogRecord
+from att_server.rpc import convert, validate
+from att_server.rpc.call import Answer, Call, Streaming, Unary
+
+DEFAULT_READ_LINES = 1000
+DEFAULT_READ_BYTES = 1 << 20
+DEFAULT_PROGRESS_INTERVAL = timedelta(seconds=15)
+
+MAX_MESSAGE_BYTES = 4_000_000
+"""Of an encoded page: short lines weigh more on the wire than the limits of a request
+count, and clients refuse messages of more than 4 MiB unless told otherwise."""
+
+_CHUNK_OVERHEAD = 128
+"""More than a chunk's fields other than its lines ever take on the wire."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRecords:
+    """The `records` field of one message, and the cursor behind it.
+
+    The field has the same number in ReadLogsResponse and FollowLogsResponse; an
+    encoded message is the concatenation of its encoded fields.
+    """
+
+    data: bytes
+    cursor: int
+
+
+class LogService:
+    """Reads and follows logs."""
+
+    def __init__(self, logs: LogManager) -> None:
+        self._logs = logs
+        self._encoded: WeakKeyDictionary[LogPage, tuple[EncodedRecords, ...]] = WeakKeyDictionary()
+
+    @property
+    def descriptor(self) -> ServiceDescriptor:
+        return pb.DESCRIPTOR.services_by_name["LogService"]
+
+    def methods(self) -> Mapping[str, Unary | Streaming]:
+        return {"ReadLogs": self._read, "FollowLogs": self._follow}
+
+    async def _read(self, request: pb.ReadLogsRequest, _call: Call) -> Answer:
+        validate.read_logs(request)
+        read = await self._logs.read(
+            request.project_id,
+            convert.to_log_position(request.start),
+            limit=request.limit or DEFAULT_READ_LINES,
+            max_bytes=request.max_bytes or DEFAULT_READ_BYTES,
+        )
+        page = read.page
+        first, *others = encode_records(page.records) or (_nothing(page),)
+        rest = pb.ReadLogsResponse(
+            cursor=first.cursor,
+            start_cursor=page.bounds.start,
+            end_cursor=page.bounds.end,
+            truncated=read.truncated,
+            skipped=read.skipped,
+            has_more=read.has_more or bool(others),
+            log_id=page.bounds.log_id,
+        )
+        return first.data + rest.SerializeToString()
+
+    async def _follow(self, request: pb.FollowLogsRequest, _call: Call) -> AsyncIterator[Answer]:
+        validate.follow_logs(request)
+        followed = self._logs.follow(
+            request.project_id,
+            convert.to_log_position(request.start),
+            until_exit=request.until_exit,
+            until_run_id=request.until_run_id,
+            progress_interval=convert.to_timedelta(request.progress_interval)
+            if request.HasField("progress_interval")
+            else DEFAULT_PROGRESS_INTERVAL,
+            max_bytes=request.max_bytes or validate.MAX_FOLLOW_BYTES,
+        )
+        async with aclosing(cast("Any", followed)) as items:
+            async for item in items:
+                page: LogPage = item.page
+                for part in self._encode(page):
+                    rest = pb.FollowLogsResponse(
+                        cursor=part.cursor,
+                        start_cursor=page.bounds.start,
+                        end_cursor=page.bounds.end,
+                        log_id=page.bounds.log_id,
+                        bound_run_id=item.bound_run_id,
+                    )
+                    yield part.data + rest.SerializeToString()
+
+    def _encode(self, page: LogPage) -> tuple[EncodedRecords, ...]:
+        """The page's records, encoded once for all who read this page. Never empty."""
+        encoded = self._encoded.get(page)
+        if encoded is None:
+            encoded = encode_records(page.records) or (_nothing(page),)
+            self._encoded[page] = encoded
+        return encoded
+
+
+def encode_records(
+    records: Iterable[LogRecord], *, max_bytes: int = MAX_MESSAGE_BYTES
+) -> tuple[EncodedRecords, ...]:
+    """The records as the fields of as few messages as hold `max_bytes` bytes each.
+
+    A record that is larger alone is a message of its own. Empty without records.
+    """
+    encoded: list[EncodedRecords] = []
+    message, size, cursor = pb.FollowLogsResponse(), 0, 0
+    for record in records:
+        converted = convert.log_record(record)
+        weight = _CHUNK_OVERHEAD + (
+            len(record.lines) if isinstance(record, LogChunk) else converted.ByteSize()
+        )
+        if size and size + weight > max_bytes:
+            encoded.append(EncodedRecords(data=message.SerializeToString(), cursor=cursor))
+            message, size = pb.FollowLogsResponse(), 0
+        message.records.append(converted)
+        size += weight
+        cursor = record.next_sequence
+    if size:
+        encoded.append(EncodedRecords(data=message.SerializeToString(), cursor=cursor))
+    return tuple(encoded)
+
+
+def _nothing(page: LogPage) -> EncodedRecords:
+    return EncodedRecords(data=b"", cursor=page.cursor)

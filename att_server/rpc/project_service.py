@@ -1,0 +1,93 @@
+"""ProjectService on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from att.v1 import project_pb2
+from att.v1 import project_service_pb2 as pb
+from att_server.core.errors import AttError, Reason
+from att_server.core.model import DEFAULT_STOP_GRACE, Project, RuntimeSettings
+from att_server.core.projects import ProjectManager
+from att_server.rpc import convert, validate
+from att_server.rpc.call import Answer, Call, Streaming, Unary
+from att_server.rpc.checks import effective_page_size
+
+_DEFAULTS = RuntimeSettings(stop_grace=DEFAULT_STOP_GRACE)
+
+_SETTINGS_ERRORS = (Reason.SETTINGS_INVALID, Reason.PROJECT_PATH_INVALID, Reason.NOT_IMPLEMENTED)
+"""What can be wrong with a project's `att.toml`; a project with that is shown all the same."""
+
+
+class ProjectService:
+    """Keeps projects."""
+
+    def __init__(self, projects: ProjectManager) -> None:
+        self._projects = projects
+
+    @property
+    def descriptor(self) -> ServiceDescriptor:
+        return pb.DESCRIPTOR.services_by_name["ProjectService"]
+
+    def methods(self) -> Mapping[str, Unary | Streaming]:
+        return {
+            "CreateProject": self._create,
+            "GetProject": self._get,
+            "ListProjects": self._list,
+            "UpdateProject": self._update,
+            "DeleteProject": self._delete,
+        }
+
+    async def _create(self, request: pb.CreateProjectRequest, call: Call) -> Answer:
+        validate.create_project(request)
+        project = await self._projects.create(
+            request.project_id,
+            request.path,
+            convert.to_runtime_settings(request.runtime),
+            principal=call.principal,
+        )
+        return pb.CreateProjectResponse(project=await self._message(project))
+
+    async def _get(self, request: pb.GetProjectRequest, _call: Call) -> Answer:
+        validate.get_project(request)
+        project = self._projects.get(request.project_id)
+        return pb.GetProjectResponse(project=await self._message(project))
+
+    async def _list(self, request: pb.ListProjectsRequest, _call: Call) -> Answer:
+        validate.list_projects(request)
+        projects, next_page_token = self._projects.list(
+            effective_page_size(request.page_size), request.page_token
+        )
+        return pb.ListProjectsResponse(
+            projects=[await self._message(project) for project in projects],
+            next_page_token=next_page_token,
+        )
+
+    async def _update(self, request: pb.UpdateProjectRequest, call: Call) -> Answer:
+        validate.update_project(request)
+        given = request.HasField("runtime")
+        project = await self._projects.update(
+            request.project_id,
+            path=request.path or None,
+            runtime=convert.to_runtime_settings(request.runtime) if given else None,
+            principal=call.principal,
+        )
+        return pb.UpdateProjectResponse(project=await self._message(project))
+
+    async def _delete(self, request: pb.DeleteProjectRequest, call: Call) -> Answer:
+        validate.delete_project(request)
+        await self._projects.delete(
+            request.project_id, request_id=request.request_id, principal=call.principal
+        )
+        return pb.DeleteProjectResponse()
+
+    async def _message(self, project: Project) -> project_pb2.Project:
+        try:
+            effective = (await self._projects.effective(project)).over(_DEFAULTS)
+        except AttError as error:
+            if error.reason not in _SETTINGS_ERRORS:
+                raise
+            return convert.project(project, effective=None, settings_error=error.message)
+        return convert.project(project, effective=effective, settings_error="")

@@ -1,0 +1,1 @@
+"""The process beside each running app: its pipes, its log, its life. Standard library only."""

@@ -1,0 +1,117 @@
+"""From the app's two pipes into its log, as fast as they come and no faster."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable
+
+from att_server.supervisor.lines import LineAssembler
+from att_server.supervisor.log_writer import LogWriter
+
+READ_BYTES = 64 * 1024
+BATCH_BYTES = 256 * 1024
+PAUSE = 0.2
+"""Seconds after which an unterminated line is shown."""
+
+
+class _Stream:
+    """One pipe: what is read from it, and since when a line waits for its end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.lines = LineAssembler()
+        self.due: float | None = None
+
+
+class Capture:
+    """Reads both pipes of a run into the log, on an epoll that the owner waits on.
+
+    A pipe is read until it is empty or a batch is full, and then written with
+    one call: big frames under load, and no delay when there is little.
+    """
+
+    def __init__(
+        self,
+        epoll: select.epoll,
+        log: LogWriter,
+        run: bytes,
+        streams: dict[int, int],
+        on_growth: Callable[[], None],
+    ) -> None:
+        """streams: stream number by descriptor, which `Capture` closes at its end."""
+        self._epoll = epoll
+        self._log = log
+        self._run = run
+        self._on_growth = on_growth
+        self._streams = {descriptor: _Stream(number) for descriptor, number in streams.items()}
+        for descriptor in streams:
+            epoll.register(descriptor, select.EPOLLIN)
+
+    @property
+    def ended(self) -> bool:
+        """Whether both pipes have come to their end."""
+        return not self._streams
+
+    def owns(self, descriptor: int) -> bool:
+        """Whether events of this descriptor are for `on_event`."""
+        return descriptor in self._streams
+
+    def on_event(self, descriptor: int) -> None:
+        """Reads a batch from a pipe and writes it to the log."""
+        stream = self._streams[descriptor]
+        gathered = 0
+        ended = False
+        while gathered < BATCH_BYTES:
+            try:
+                data = os.read(descriptor, READ_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                ended = True
+                break
+            gathered += len(data)
+            self._log.append_lines(stream.number, self._run, stream.lines.feed(data))
+            if len(data) < READ_BYTES:  # the pipe is empty
+                break
+        stream.due = time.monotonic() + PAUSE if stream.lines.pending else None
+        if ended:
+            self._end(descriptor)
+        self._show()
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_deadline` is due, in monotonic seconds."""
+        return min(
+            (stream.due for stream in self._streams.values() if stream.due is not None),
+            default=None,
+        )
+
+    def on_deadline(self, now: float) -> None:
+        """Shows the lines that have waited long enough for their end."""
+        due = [s for s in self._streams.values() if s.due is not None and now >= s.due]
+        for stream in due:
+            stream.due = None
+            self._log.append_lines(stream.number, self._run, stream.lines.flush())
+        if due:
+            self._show()
+
+    def abandon(self) -> None:
+        """Takes what is in the pipes now and closes them, whoever may still hold them."""
+        for descriptor in list(self._streams):
+            # A stranger who holds the pipe and fills it does not keep us: one pipe full.
+            self.on_event(descriptor)
+            if descriptor in self._streams:
+                self._end(descriptor)
+        self._show()
+
+    def _end(self, descriptor: int) -> None:
+        stream = self._streams.pop(descriptor)
+        self._log.append_lines(stream.number, self._run, stream.lines.flush())
+        self._epoll.unregister(descriptor)
+        os.close(descriptor)
+
+    def _show(self) -> None:
+        self._log.flush()
+        self._on_growth()

@@ -1,0 +1,60 @@
+"""From what a pipe gives to whole lines."""
+
+from __future__ import annotations
+
+from att_server.supervisor.segment import (
+    FLAG_PARTIAL,
+    FLAG_UNTERMINATED,
+    MAX_LINE_BYTES,
+    MAX_PAYLOAD_BYTES,
+)
+
+Blob = tuple[bytes, int]
+
+
+class LineAssembler:
+    """Turns the reads of one stream into blobs of whole lines, byte for byte.
+
+    A blob is 1 to 65,536 bytes of lines, each ended by a newline, with the flags
+    of its last line. A line of more than 65,535 bytes is cut into parts of
+    65,535 bytes with a newline of ours and the flag `partial`; a rest of the
+    line always follows. At most 65,535 bytes wait for their newline.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    @property
+    def pending(self) -> bool:
+        """Whether bytes wait for the end of their line."""
+        return bool(self._rest)
+
+    def feed(self, data: bytes | memoryview) -> list[Blob]:
+        """What became whole with `data`, which may be of any length."""
+        blobs: list[Blob] = []
+        text = self._rest + data if self._rest else bytes(data)
+        length = len(text)
+        start = 0
+        while start < length:
+            # Lines alone decide here, never each line: the last newline that
+            # still fits ends the blob.
+            end = text.rfind(b"\n", start, start + MAX_PAYLOAD_BYTES) + 1
+            if end:
+                blobs.append((text[start:end], 0))
+                start = end
+            elif length - start > MAX_LINE_BYTES:
+                cut = start + MAX_LINE_BYTES
+                blobs.append((text[start:cut] + b"\n", FLAG_PARTIAL))
+                start = cut
+            else:
+                break
+        self._rest = text[start:]
+        return blobs
+
+    def flush(self) -> list[Blob]:
+        """The bytes that wait, as a line with a newline of ours and the flag `unterminated`."""
+        if not self._rest:
+            return []
+        blob = self._rest + b"\n"
+        self._rest = b""
+        return [(blob, FLAG_UNTERMINATED)]

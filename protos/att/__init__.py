@@ -1,0 +1,1 @@
+"""The contract of ATT: protobuf messages and gRPC services, for any client."""

@@ -1,0 +1,76 @@
+"""The `att` command as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ATT = (sys.executable, "-m", "att_client.cli")
+PATIENCE = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What a command left behind."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def items(self) -> list[dict[str, object]]:
+        """The JSON lines of stdout."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def item(self) -> dict[str, object]:
+        """The one JSON line of stdout."""
+        (found,) = self.items
+        return found
+
+    @property
+    def error(self) -> dict[str, object]:
+        """The error that a command with --json left on stderr."""
+        error = json.loads(self.stderr)["error"]
+        assert isinstance(error, dict)
+        return error
+
+
+def att(*arguments: str, target: str = "", env: dict[str, str] | None = None) -> Ended:
+    """Runs `att` to its end."""
+    process = subprocess.run(
+        [*ATT, *arguments],
+        env=environment(target, env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    return Ended(code=process.returncode, stdout=process.stdout, stderr=process.stderr.decode())
+
+
+def running_att(
+    *arguments: str, target: str = "", stderr: int = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    """Starts `att` and leaves it running."""
+    return subprocess.Popen(
+        [*ATT, *arguments],
+        env=environment(target),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+    )
+
+
+def environment(target: str, more: dict[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, with `target` as the server."""
+    named = {"ATT_TARGET": target} if target else {}
+    return os.environ | named | (more or {})
+
+
+def python(code: str) -> Sequence[str]:
+    """The words that run `code`."""
+    return (sys.executable, "-c", code)

@@ -1,0 +1,113 @@
+"""The real server as a process of its own, for tests that kill it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PATIENCE = 30.0
+"""Seconds after which something that does not happen has failed."""
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Returns once `condition` holds, which another process brings about."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not in {PATIENCE} s: {what}")
+        time.sleep(0.005)
+
+
+class ServerProcess:
+    """`python -m att_server` on one state directory, again and again.
+
+    As a context it ends the server and every supervisor with its app.
+    """
+
+    def __init__(self, state_dir: Path, *options: str) -> None:
+        self.state_dir = state_dir
+        self.options = options
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def target(self) -> str:
+        return f"unix:{self.state_dir}/att.sock"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> None:
+        """Returns once it serves."""
+        log = (self.state_dir.parent / f"{self.state_dir.name}.log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "att_server", "--state-dir", self.state_dir, *self.options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("att: ready"), f"{line!r}, see {log.name}"
+
+    def kill(self) -> None:
+        """SIGKILL, and returns when it is gone."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> int:
+        """SIGTERM, and returns the exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(PATIENCE)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process = None
+        return code
+
+    def supervisor_states(self) -> list[dict[str, object]]:
+        """What every supervisor wrote last."""
+        return [
+            json.loads(path.read_text())
+            for path in self.state_dir.glob("projects/*/supervisors/*/state.json")
+        ]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.process is not None:
+            self.kill()
+        for state in self.supervisor_states():
+            pid = state["pid"]
+            assert isinstance(pid, int)
+            if state["state"] not in ("stopped", "exited", "failed") and _is_supervisor(pid):
+                os.kill(pid, signal.SIGTERM)
+                wait_until(lambda pid=pid: not _is_supervisor(pid), f"end of supervisor {pid}")  # type: ignore[misc]
+
+
+def _is_supervisor(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+        return b"zygote" in Path(f"/proc/{pid}/cmdline").read_bytes() and ") Z " not in status
+    except OSError:
+        return False
