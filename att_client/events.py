@@ -175,14 +175,16 @@ class _EventLoop:
             if message is None:
                 raise StopAsyncIteration
             self._position.accept(message)
-            self._events = self._given(message)
-
-    def _given(self, message: WatchEventsResponse) -> Iterator[Event]:
-        yield from message.events
-        self._watch.cursor = message.cursor
+            self._events = _given(self._watch, message)
 
     def __del__(self) -> None:
         self.stream.close()
+
+
+def _given(watch: EventWatch, message: WatchEventsResponse) -> Iterator[Event]:
+    # No method of the loop: a loop that holds its own frame is not dropped at once.
+    yield from message.events
+    watch.cursor = message.cursor
 
 
 def _filter(project_id: str, cycle_id: str, event_types: Sequence[str]) -> EventFilter:

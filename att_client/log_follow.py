@@ -150,15 +150,21 @@ class _Items:
             batch = await self._reader.read()
             if batch is None:
                 raise StopAsyncIteration
-            self._items = self._given(batch)
-
-    def _given(self, batch: FollowLogsResponse) -> Iterator[LogItem]:
-        yield from log_items(batch.records, markers=self._markers)
-        # Progress, and a marker that was not asked for, move the cursor too.
-        self._follow._go_to(batch.cursor)
+            self._items = _given(
+                self._follow, log_items(batch.records, markers=self._markers), batch
+            )
 
     def __del__(self) -> None:
         self._reader.close()
+
+
+def _given(
+    follow: LogFollow, items: Iterator[LogItem], batch: FollowLogsResponse
+) -> Iterator[LogItem]:
+    # No method of the loop: a loop that holds its own frame is not dropped at once.
+    yield from items
+    # Progress, and a marker that was not asked for, move the cursor too.
+    follow._go_to(batch.cursor)
 
 
 class _Reader:
@@ -169,8 +175,6 @@ class _Reader:
         self._options = options
         self._cursor = follow.cursor
         self._gap: LogGap | None = None
-        # Whether the log itself says when the run is over; see `_request`.
-        self._run_end_decides = False
         self._stream = ResumingStream(
             transport,
             _METHOD,
@@ -188,7 +192,7 @@ class _Reader:
         """The next batch; None when nothing can come any more. Raises AttError."""
         if self._gap is not None:
             self._raise_gap(self._gap)
-        if self._run_end_decides and self._is_past_run_end():
+        if self._is_past_run_end():
             self.close()
             return None
         batch = await self._stream.read()
@@ -207,13 +211,13 @@ class _Reader:
         start = self._options.start
         if self._cursor is not None:
             start = LogPosition(cursor=self._cursor, log_id=self._follow._log_id)
-        # A call binds the run that is current. A second call would bind a later
-        # one, so from then on the log itself says when the first is over.
-        self._run_end_decides = self._follow._run_end is not None
+        # A call with `until_exit` binds a run. One that resumes must not bind another.
+        run_end = self._follow._run_end
         return FollowLogsRequest(
             project_id=self._options.project_id,
             start=start,
-            until_exit=self._options.until_exit and not self._run_end_decides,
+            until_exit=self._options.until_exit and run_end is None,
+            until_run_id="" if run_end is None else run_end.run_id,
             progress_interval=self._options.progress_interval,
         )
 
@@ -235,8 +239,8 @@ class _Reader:
         if self._options.until_exit:
             if follow._run_end is None:
                 follow._run_end = RunEnd(batch.end_cursor)
-            follow._run_end.observe(batch.records)
-            if self._run_end_decides and follow._run_end.cursor is not None:
+            follow._run_end.observe(batch)
+            if follow._run_end.cursor is not None:
                 batch = before(batch, follow._run_end.cursor)
         if self._options.raise_gaps:
             batch = self._before_gap(batch)

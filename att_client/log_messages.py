@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from att.v1 import log_pb2, log_service_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from att.v1 import log_pb2, log_service_pb2
 from att_client._proto.att.v1 import (
     FollowLogsResponse,
     LogChunk,
@@ -39,6 +39,7 @@ def parse_follow_response(data: bytes) -> FollowLogsResponse:
         start_cursor=message.start_cursor,
         end_cursor=message.end_cursor,
         log_id=message.log_id,
+        bound_run_id=message.bound_run_id,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 
 from att_client._proto.att.v1 import FollowLogsResponse, LogGap, LogRecord
 from att_client.errors import ProtocolError
@@ -32,52 +32,49 @@ def before(batch: FollowLogsResponse, cursor: int) -> FollowLogsResponse:
     """The batch without its records from `cursor` on, which lies between two of them."""
     if batch.cursor <= cursor:
         return batch
-    return FollowLogsResponse(
-        records=[record for record in batch.records if (_span(record)[0] or 0) < cursor],
-        cursor=cursor,
-        start_cursor=batch.start_cursor,
-        end_cursor=batch.end_cursor,
-        log_id=batch.log_id,
-    )
+    records = [record for record in batch.records if (_span(record)[0] or 0) < cursor]
+    return replace(batch, records=records, cursor=cursor)
 
 
 class RunEnd:
     """Finds in the log where the run ends that a follow with `until_exit` is bound to.
 
-    A project has one run at a time, in order. So the run that was current at
-    `bound`, the log's end when the follow began, or else the next one, is over
-    with the first end marker from there on; or, should that marker be lost in a
-    gap, where another run appears.
+    bound: the log's end when the follow began. The run is the one that the server
+        names; or, if it named none before the call broke, the first one that shows
+        from there on, because runs follow one another.
 
+    run_id: the run; empty while it is not known.
     cursor: behind the run's last record; None while it was not seen.
     """
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
-        self._run_id = ""
+        self._shown = False
+        self.run_id = ""
         self.cursor: int | None = None
 
-    def observe(self, records: Iterable[LogRecord]) -> None:
+    def observe(self, batch: FollowLogsResponse) -> None:
         """Looks at the next records. Looking at some twice changes nothing."""
-        for record in records:
+        self.run_id = self.run_id or batch.bound_run_id
+        for record in batch.records:
             if self.cursor is not None:
                 return
             self._observe(record)
 
     def _observe(self, record: LogRecord) -> None:
-        known = record.chunk or record.run
+        part = record.chunk or record.run
         first, end = _span(record)
-        if known is None or first is None:
+        if part is None or first is None:
             return
-        ended = record.run is not None and record.run.ended is not None
-        if first < self._bound:
-            self._run_id = "" if ended else known.run_id
-        elif self._run_id not in ("", known.run_id):
+        if not self.run_id and first >= self._bound:
+            self.run_id = part.run_id
+        if part.run_id == self.run_id:
+            self._shown = True
+            if record.run is not None and record.run.ended is not None:
+                self.cursor = end
+        elif self._shown:
+            # Its end marker was lost in a gap.
             self.cursor = first
-        elif ended:
-            self.cursor = end
-        else:
-            self._run_id = known.run_id
 
 
 def _span(record: LogRecord) -> tuple[int | None, int | None]:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import grpc.aio
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no py.typed
+from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from att_client.errors import AttError, FieldViolation, error_class

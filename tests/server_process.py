@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 PATIENCE = 30.0
 """Seconds after which something that does not happen has failed."""
@@ -24,6 +27,14 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"not in {PATIENCE} s: {what}")
         time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs: one that waits for its parent to look does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class ServerProcess:
@@ -100,14 +111,11 @@ class ServerProcess:
         for state in self.supervisor_states():
             pid = state["pid"]
             assert isinstance(pid, int)
-            if state["state"] not in ("stopped", "exited", "failed") and _is_supervisor(pid):
+            ended = state["state"] in ("stopped", "exited", "failed")
+            if not ended and alive(pid) and psutil.Process(pid).name() == "att-supervisor":
                 os.kill(pid, signal.SIGTERM)
-                wait_until(lambda pid=pid: not _is_supervisor(pid), f"end of supervisor {pid}")  # type: ignore[misc]
+                wait_until(partial(_gone, pid), f"the end of supervisor {pid}")
 
 
-def _is_supervisor(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-        return b"zygote" in Path(f"/proc/{pid}/cmdline").read_bytes() and ") Z " not in status
-    except OSError:
-        return False
+def _gone(pid: int) -> bool:
+    return not alive(pid)

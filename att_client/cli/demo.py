@@ -25,10 +25,10 @@ from att_client.cli.demo_parts import (
     count_lines,
     example_command,
 )
-from att_client.cli.exits import EXIT_CODES_HELP, CommandError
+from att_client.cli.exits import EXIT_CODES_HELP, CommandError, ExitCode
 from att_client.cli.output import Output
 from att_client.cli.serve import server_command
-from att_client.cli.session import Json, reported
+from att_client.cli.session import Json, reported, warnings_noted
 
 RATE = 2_000
 STEP_TIMEOUT = 20.0
@@ -47,8 +47,12 @@ def demo(as_json: Json = False) -> None:
     Everything happens in a temporary directory and is removed at the end.
     """
     output = Output(as_json=as_json)
-    with reported(output):
-        asyncio.run(_demo(Story(output)))
+    # The outage is part of the story: what the client says of it would only disturb.
+    with reported(output), warnings_noted(Output(as_json=True)):
+        try:
+            asyncio.run(_demo(Story(output)))
+        except asyncio.CancelledError as error:
+            raise typer.Exit(ExitCode.INTERRUPTED) from error
 
 
 class Story:
@@ -93,9 +97,7 @@ class Story:
 
 async def _demo(story: Story) -> None:
     command = server_command()
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    _clean_up_on_sigterm()
     story.prose("An agent app prints all day. Its control plane crashes at the worst moment.")
     story.prose("Watch what that costs: every line counts, and is counted.\n")
     began = time.monotonic()
@@ -109,6 +111,18 @@ async def _demo(story: Story) -> None:
                 raise CommandError(
                     "DEMO_FAILED", f"A step did not come to its end: {error!r}. Run `att doctor`."
                 ) from error
+
+
+def _clean_up_on_sigterm() -> None:
+    """Makes the first SIGTERM cancel the task, as asyncio does for SIGINT."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def end() -> None:
+        loop.remove_signal_handler(signal.SIGTERM)
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
 
 
 async def _play(story: Story, server: ServerProcess, directory: Path, began: float) -> None:

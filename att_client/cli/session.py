@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ import typer
 
 import att_client
 from att_client.cli.exits import CommandError, ExitCode, from_call, usage_error
-from att_client.cli.output import Output
+from att_client.cli.output import Output, printable
 
 Target = Annotated[
     str | None,
@@ -63,7 +64,7 @@ def run(
         async with att_client.connect(target) as att:
             await call(att)
 
-    with reported(output):
+    with reported(output), warnings_noted(output):
         asyncio.run(connected())
 
 
@@ -86,6 +87,30 @@ def reported(output: Output) -> Iterator[None]:
     except BrokenPipeError as error:
         quiet_stdout()
         raise typer.Exit(ExitCode.DONE) from error
+
+
+@contextmanager
+def warnings_noted(output: Output) -> Iterator[None]:
+    """Passes on what the client warns of, such as an outage that it waits for.
+
+    People get it as notes; with --json it is left out.
+    """
+    logger = logging.getLogger("att_client")
+    handler = logging.NullHandler() if output.as_json else _NoteHandler(output)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _NoteHandler(logging.Handler):
+    def __init__(self, output: Output) -> None:
+        super().__init__(logging.WARNING)
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.note(printable(record.getMessage()))
 
 
 def quiet_stdout() -> None:

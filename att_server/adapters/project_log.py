@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from bisect import bisect_right
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 
 from att_server.adapters.segment_reader import READ_BYTES, OpenSegments, SegmentReader, Spot
 from att_server.adapters.segment_records import damaged, decode_frames, from_time
@@ -36,6 +36,7 @@ class ProjectLog:
         self._segments: list[SegmentReader] = []
         self._firsts: list[int] = []
         self._empty_end = 0
+        self._bounds = LogBounds(log_id=log_id, start=0, end=0)
         self._looked_at = 0.0
 
     def close(self) -> None:
@@ -48,12 +49,13 @@ class ProjectLog:
 
     @property
     def known(self) -> LogBounds:
-        """The bounds as of the last look."""
-        if not self._segments:
-            return LogBounds(log_id=self._log_id, start=self._empty_end, end=self._empty_end)
-        return LogBounds(
-            log_id=self._log_id, start=self._firsts[0], end=self._segments[-1].end.sequence
-        )
+        """The bounds as of the last look; the same object as long as they are the same."""
+        start = end = self._empty_end
+        if self._segments:
+            start, end = self._firsts[0], self._segments[-1].end.sequence
+        if self._bounds.end != end or self._bounds.start != start:
+            self._bounds = LogBounds(log_id=self._log_id, start=start, end=end)
+        return self._bounds
 
     @property
     def grown(self) -> bool:
@@ -61,7 +63,7 @@ class ProjectLog:
         if not self._segments:
             return True
         last = self._segments[-1]
-        return last.grown or last.stuck or self._has_next(last)
+        return last.unread or self._has_next(last)
 
     async def look(self) -> LogBounds:
         """The bounds now."""
@@ -69,14 +71,16 @@ class ProjectLog:
             self._list()
         while self._segments:
             last = self._segments[-1]
-            if last.grown:
+            if last.unread:
                 await last.extend()
-            if not (last.stuck or self._has_next(last)):
+            # Bytes that are no frame may be torn, or the broken end of a
+            # segment that is complete, whose name then says where the next begins.
+            if not (last.unread or self._has_next(last)):
                 break
             self._list()
             if self._segments and last is self._segments[-1]:
                 break
-        self._looked_at = time.monotonic()
+        self._looked_at = monotonic()
         return self.known
 
     def _has_next(self, last: SegmentReader) -> bool:
@@ -134,7 +138,7 @@ class ProjectLog:
             at = bisect_right(self._firsts, cursor) - 1
             found, cursor, whole = await self._read(self._segments[at], cursor, max_bytes)
             records += found
-            if cursor >= self.known.end or time.monotonic() - self._looked_at > _END_SECONDS:
+            if cursor >= self.known.end or monotonic() - self._looked_at > _END_SECONDS:
                 await self.look()
             # At the end of a segment there may be another one only now.
             if records or cursor >= self.known.end:

@@ -135,16 +135,9 @@ class SegmentReader:
         return (status.st_size if self._readable else 0, status.st_mtime_ns)
 
     @property
-    def grown(self) -> bool:
-        """Whether there is something behind `end` that was not looked at."""
-        status = self._status
-        return status[0] > self.end.offset and status != self._searched
-
-    @property
-    def stuck(self) -> bool:
-        """Whether there are bytes behind `end` that are no frames (yet)."""
-        status = self._status
-        return status[0] > self.end.offset and status == self._searched
+    def unread(self) -> bool:
+        """Whether there are bytes behind `end`."""
+        return self._status[0] > self.end.offset
 
     async def read(self, offset: int, length: int) -> memoryview:
         """Up to `length` (≤ 256 KiB and a frame) bytes at `offset`; fewer at the end of the file.
@@ -185,7 +178,7 @@ class SegmentReader:
 
         time_ns: of the record before.
         """
-        if spot.offset <= self._status[0]:
+        if SEGMENT_HEADER_BYTES <= spot.offset <= self._status[0]:
             self.advance(spot)
             self.index(spot, time_ns)
 
@@ -202,7 +195,7 @@ class SegmentReader:
 
     async def extend(self) -> None:
         """Moves `end` behind everything that is there now."""
-        if not self.grown:
+        if self._status == self._searched:
             return
         async for frames in self.walk(self.end):
             offset, frame = frames[-1]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import time
 from collections import OrderedDict
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 
 from att_server.adapters.project_log import ProjectLog
 from att_server.adapters.segment_reader import OpenSegments
@@ -43,7 +43,7 @@ class SegmentLogStore:
         kept = self._pages.get(key)
         if kept is not None:
             if kept.page.cursor < kept.page.bounds.end:
-                if time.monotonic() - kept.time < _FRESH_SECONDS:
+                if monotonic() - kept.time < _FRESH_SECONDS:
                     return kept.page
             elif not log.grown and kept.page.bounds == log.known:
                 return kept.page
@@ -98,7 +98,7 @@ class _Kept:
         self.page = page
         self.whole = whole
         self.size = size
-        self.time = time.monotonic()
+        self.time = monotonic()
 
 
 _Key = tuple[str, int, int]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -34,6 +36,8 @@ from att_server.core.model import Event, EventFilter, Project, RequestClaim
 BUSY_TIMEOUT_SECONDS = 10.0
 _READERS = 2
 
+T = TypeVar("T")
+
 # Primary result codes of SQLite.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _UNWRITABLE = (
@@ -48,8 +52,8 @@ class SqliteStateStore:
     """Implements `StateStore`; opened with `open`.
 
     Writers take turns (`BEGIN IMMEDIATE`) and a write is on the disk when it
-    returns; readers never wait for them. Cancelling a write keeps all of it or
-    nothing. A write raises STORAGE_FULL without space, and AUDIT_UNAVAILABLE
+    returns; readers never wait for them. A write that was begun is finished, also
+    when its caller is cancelled. A write raises STORAGE_FULL without space, and AUDIT_UNAVAILABLE
     where the file cannot be written for another reason; nothing is kept then.
     """
 
@@ -58,6 +62,7 @@ class SqliteStateStore:
         self._writer = _engine(path, connections=1)
         sa.event.listen(self._writer.sync_engine, "begin", _begin_immediate)
         self._reader = _engine(path, connections=_READERS)
+        self._calls: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     @classmethod
@@ -81,81 +86,88 @@ class SqliteStateStore:
 
     async def projects(self) -> Sequence[Project]:
         """All projects, by id."""
-        async with self._read() as connection:
-            rows = await connection.execute(sa.select(PROJECT).order_by(PROJECT.c.project_id))
-            return [project_of(row) for row in rows.mappings()]
+        query = sa.select(PROJECT).order_by(PROJECT.c.project_id)
+
+        async def read(connection: AsyncConnection) -> list[Project]:
+            return [project_of(row) for row in (await connection.execute(query)).mappings()]
+
+        return await self._read(read)
 
     async def put_project(self, project: Project, *events: Event) -> None:
         """Inserts or replaces the project with its id."""
-        values = project_values(project)
-        async with self._write() as connection:
-            replaced = await connection.execute(
-                sa.update(PROJECT).where(PROJECT.c.project_id == project.project_id).values(values)
-            )
+
+        async def put(connection: AsyncConnection) -> None:
+            values = project_values(project)
+            known = PROJECT.c.project_id == project.project_id
+            replaced = await connection.execute(sa.update(PROJECT).where(known), values)
             if not replaced.rowcount:
                 await connection.execute(sa.insert(PROJECT), values)
             await _append(connection, events)
 
+        await self._write(put)
+
     async def delete_project(self, project_id: str, *events: Event) -> None:
         """Removes the project; without effect, also on the events, if there is none."""
-        async with self._write() as connection:
-            removed = await connection.execute(
-                sa.delete(PROJECT).where(PROJECT.c.project_id == project_id)
-            )
-            if removed.rowcount:
+
+        async def delete(connection: AsyncConnection) -> None:
+            known = PROJECT.c.project_id == project_id
+            if (await connection.execute(sa.delete(PROJECT).where(known))).rowcount:
                 await _append(connection, events)
+
+        await self._write(delete)
 
     async def append_events(self, *events: Event) -> None:
         """Appends events in order."""
-        async with self._write() as connection:
-            await _append(connection, events)
+        await self._write(lambda connection: _append(connection, events))
 
     async def list_events(
         self, selected: EventFilter, *, cursor: int, limit: int, tail: bool = False
     ) -> tuple[Sequence[Event], int]:
         """Up to `limit` selected events, and the next cursor."""
         query = sa.select(EVENT).where(*_conditions(selected)).limit(limit)
-        async with self._read() as connection:
+        if tail:
+            query = query.order_by(EVENT.c.sequence.desc())
+        else:
+            query = query.where(EVENT.c.sequence >= cursor).order_by(EVENT.c.sequence)
+
+        async def read(connection: AsyncConnection) -> tuple[int, list[Event]]:
             # Read first: what is appended meanwhile lies behind it.
             end: int = (await connection.execute(_number("next_event"))).scalar_one()
-            query = query.where(EVENT.c.sequence < end)
-            if tail:
-                query = query.order_by(EVENT.c.sequence.desc())
-            else:
-                query = query.where(EVENT.c.sequence >= cursor).order_by(EVENT.c.sequence)
-            rows = await connection.execute(query)
-            events = [event_of(row) for row in rows.mappings()]
+            rows = await connection.execute(query.where(EVENT.c.sequence < end))
+            return end, [event_of(row) for row in rows.mappings()]
+
+        end, events = await self._read(read)
         if tail:
             return events[::-1], end
         return events, events[-1].sequence + 1 if len(events) == limit else max(cursor, end)
 
     async def claim_request(self, claim: RequestClaim) -> RequestClaim | None:
         """Keeps the claim and returns None, or returns the one kept under its id."""
-        async with self._write() as connection:
-            rows = await connection.execute(
-                sa.select(REQUEST).where(REQUEST.c.request_id == claim.request_id)
-            )
-            kept = rows.mappings().one_or_none()
+        query = sa.select(REQUEST).where(REQUEST.c.request_id == claim.request_id)
+
+        async def take(connection: AsyncConnection) -> RequestClaim | None:
+            kept = (await connection.execute(query)).mappings().one_or_none()
             if kept is not None:
                 return claim_of(kept)
             await connection.execute(sa.insert(REQUEST), claim_values(claim))
             return None
 
+        return await self._write(take)
+
     async def set_request_outcome(self, request_id: str, outcome: str) -> None:
         """Keeps what a claimed request began."""
-        async with self._write() as connection:
-            await connection.execute(
-                sa.update(REQUEST).where(REQUEST.c.request_id == request_id).values(outcome=outcome)
-            )
+        change = sa.update(REQUEST).where(REQUEST.c.request_id == request_id)
+        await self._write(lambda connection: connection.execute(change, {"outcome": outcome}))
 
     async def next_epoch(self) -> int:
         """A number that is higher than every one returned before, from 1."""
-        async with self._write() as connection:
-            return await _count(connection, "epoch", 1)
+        return await self._write(lambda connection: _count(connection, "epoch", 1))
 
     async def aclose(self) -> None:
-        """Closes the store; every later call fails."""
+        """Closes the store, after the calls that were begun; every later call fails."""
         self._closed = True
+        if self._calls:
+            await asyncio.wait(self._calls)
         await self._reader.dispose()
         await self._writer.dispose()
 
@@ -176,23 +188,39 @@ class SqliteStateStore:
 
                 await connection.run_sync(migrations.upgrade)
 
-    @asynccontextmanager
-    async def _write(self) -> AsyncIterator[AsyncConnection]:
-        self._check_open()
+    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Does `work` in a transaction of its own."""
         try:
-            async with self._writer.begin() as connection:
-                yield connection
+            return await self._finished(self._writer.begin, work)
         except DBAPIError as error:
             refused = _write_error(self._path, error)
             if refused is None:
                 raise
             raise refused from error
 
-    @asynccontextmanager
-    async def _read(self) -> AsyncIterator[AsyncConnection]:
+    async def _read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        return await self._finished(self._reader.connect, work)
+
+    async def _finished(
+        self,
+        connected: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+        work: Callable[[AsyncConnection], Awaitable[T]],
+    ) -> T:
+        """Does `work` to its end, even if the caller is cancelled.
+
+        A connection whose user was cancelled at the wrong moment would be lost with
+        its transaction open, and lock the file.
+        """
         self._check_open()
-        async with self._reader.connect() as connection:
-            yield connection
+
+        async def call() -> T:
+            async with connected() as connection:
+                return await work(connection)
+
+        task = asyncio.create_task(call())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return await asyncio.shield(task)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -272,7 +300,9 @@ def _make_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        return
+        # SQLite would open it for reading only, and the first write would fail.
+        if not os.access(path, os.W_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
 
 
 def _checked_version(connection: sa.Connection, path: Path) -> int | None:

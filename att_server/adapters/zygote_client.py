@@ -16,6 +16,13 @@ _CODE = (
     "import sys; sys.path.append(sys.argv[2]); "
     "from att_server.supervisor.zygote import main; main(int(sys.argv[1]))"
 )
+# Under load the same few buffers are used again and again: giving them back to
+# the kernel each time costs a third of the time of capture.
+_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
+}
 _ENDS_WITHIN = 5.0
 """Seconds in which a zygote ends after its socket is closed."""
 
@@ -79,7 +86,7 @@ class ZygoteClient:
                 lambda: subprocess.Popen(
                     [*python, "-c", _CODE, str(theirs.fileno()), root],
                     cwd="/",
-                    env={},
+                    env=_ENVIRONMENT,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],

@@ -12,7 +12,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from att_server.core.errors import FieldViolation, fields_invalid, not_implemented
 
-DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 MAX_REQUEST_ID = 128
 MAX_TOKEN = 1024
@@ -108,8 +107,3 @@ class Checks:
 
 def _seconds(span: timedelta | None) -> str:
     return "" if span is None else f"{span.total_seconds():g} s"
-
-
-def effective_page_size(page_size: int) -> int:
-    """The size of the page that a request with `page_size`, 0 or more, gets."""
-    return min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)

@@ -16,14 +16,11 @@ from att_server.core.logs import LogManager
 from att_server.core.model import LogChunk, LogPage, LogRecord
 from att_server.rpc import convert, validate
 from att_server.rpc.call import Answer, Call, Streaming, Unary
+from att_server.rpc.pages import MAX_MESSAGE_BYTES
 
 DEFAULT_READ_LINES = 1000
 DEFAULT_READ_BYTES = 1 << 20
 DEFAULT_PROGRESS_INTERVAL = timedelta(seconds=15)
-
-MAX_MESSAGE_BYTES = 4_000_000
-"""Of an encoded page: short lines weigh more on the wire than the limits of a request
-count, and clients refuse messages of more than 4 MiB unless told otherwise."""
 
 _CHUNK_OVERHEAD = 128
 """More than a chunk's fields other than its lines ever take on the wire."""
@@ -64,6 +61,7 @@ class LogService:
             max_bytes=request.max_bytes or DEFAULT_READ_BYTES,
         )
         page = read.page
+        # Short lines weigh more on the wire than the limits of the request count.
         first, *others = encode_records(page.records) or (_nothing(page),)
         rest = pb.ReadLogsResponse(
             cursor=first.cursor,

@@ -13,7 +13,7 @@ from att_server.core.model import DEFAULT_STOP_GRACE, Project, RuntimeSettings
 from att_server.core.projects import ProjectManager
 from att_server.rpc import convert, validate
 from att_server.rpc.call import Answer, Call, Streaming, Unary
-from att_server.rpc.checks import effective_page_size
+from att_server.rpc.pages import fitting_page
 
 _DEFAULTS = RuntimeSettings(stop_grace=DEFAULT_STOP_GRACE)
 
@@ -57,13 +57,15 @@ class ProjectService:
 
     async def _list(self, request: pb.ListProjectsRequest, _call: Call) -> Answer:
         validate.list_projects(request)
-        projects, next_page_token = self._projects.list(
-            effective_page_size(request.page_size), request.page_token
-        )
-        return pb.ListProjectsResponse(
-            projects=[await self._message(project) for project in projects],
-            next_page_token=next_page_token,
-        )
+
+        async def page(size: int) -> pb.ListProjectsResponse:
+            projects, next_page_token = self._projects.list(size, request.page_token)
+            return pb.ListProjectsResponse(
+                projects=[await self._message(project) for project in projects],
+                next_page_token=next_page_token,
+            )
+
+        return await fitting_page(request.page_size, page)
 
     async def _update(self, request: pb.UpdateProjectRequest, call: Call) -> Answer:
         validate.update_project(request)

@@ -15,7 +15,7 @@ from att_server.core.model import Runtime
 from att_server.core.runtimes import RuntimeManager
 from att_server.rpc import convert, validate
 from att_server.rpc.call import Answer, Call, Streaming, Unary
-from att_server.rpc.checks import effective_page_size
+from att_server.rpc.pages import fitting_page
 
 DEFAULT_START_TIMEOUT = timedelta(seconds=30)
 
@@ -81,14 +81,16 @@ class RuntimeService:
 
     async def _list(self, request: pb.ListRuntimesRequest, _call: Call) -> Answer:
         validate.list_runtimes(request)
-        runtimes, next_page_token, revision = self._runtimes.list(
-            effective_page_size(request.page_size), request.page_token
-        )
-        return pb.ListRuntimesResponse(
-            runtimes=await self._messages(runtimes),
-            next_page_token=next_page_token,
-            revision=revision,
-        )
+
+        async def page(size: int) -> pb.ListRuntimesResponse:
+            runtimes, next_page_token, revision = self._runtimes.list(size, request.page_token)
+            return pb.ListRuntimesResponse(
+                runtimes=await self._messages(runtimes),
+                next_page_token=next_page_token,
+                revision=revision,
+            )
+
+        return await fitting_page(request.page_size, page)
 
     async def _signal(self, request: pb.SignalRuntimeRequest, call: Call) -> Answer:
         validate.signal_runtime(request)

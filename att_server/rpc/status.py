@@ -22,6 +22,7 @@ MAX_MESSAGE_BYTES = 1024
 MAX_TRAILER_BYTES = 6 * 1024
 """Clients drop the status of a call whose trailers exceed their limit, 8 KiB by default."""
 
+_ELLIPSIS = "..."
 _MAX_VIOLATIONS = 32
 _MAX_METADATA = 16
 
@@ -174,6 +175,6 @@ def _cut(text: str, length: int) -> str:
     """
     if len(text) <= length:
         return text
-    kept = max(0, length - 3)
-    head = kept - kept // 2
-    return text[:head] + "..." + (text[-(kept // 2) :] if kept // 2 else "")
+    tail = max(0, length - len(_ELLIPSIS)) // 2
+    head = max(0, length - len(_ELLIPSIS) - tail)
+    return (text[:head] + _ELLIPSIS + text[len(text) - tail :])[:length]

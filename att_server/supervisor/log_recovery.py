@@ -112,7 +112,7 @@ def recover(directory: Path, *, log_id: str, boot_id: str, files: Files) -> Reco
         return Recovered(place=place, start=0, resume_at=0, synced=place)
     same_boot = head is not None and head.boot_id == boot_id and not lost_segment
     synced = _checkpoint(head, sequences)
-    later = [sequence for sequence in sequences if sequence >= (synced.segment or 0)]
+    later = [sequence for sequence in sequences if head is None or sequence >= head.segment]
     place = _scan(directory, later, synced, log_id=log_id, resync=same_boot)
     if place.segment is not None:
         _cut(directory / segment_name(place.segment), place.offset, files)
@@ -150,9 +150,11 @@ def _checkpoint(head: Head | None, sequences: list[int]) -> Place:
     if head is None:
         first = sequences[0] if sequences else 0
         return Place(next_sequence=first, segment=None, offset=0, time_ns=0, run=None)
+    # A head from before the first record names a segment that was not made yet.
+    known = head.segment in sequences and head.offset >= SEGMENT_HEADER_BYTES
     return Place(
         next_sequence=head.next,
-        segment=head.segment if head.segment in sequences else None,
+        segment=head.segment if known else None,
         offset=head.offset,
         time_ns=head.time_ns,
         run=run_to_bytes(head.run) if head.run else None,

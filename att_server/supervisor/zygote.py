@@ -2,7 +2,9 @@
 
 The server starts one and speaks to it over a SOCK_SEQPACKET socket. A request
 is one message, a JSON object with `job`, and one descriptor, a connected stream
-socket to the server; the zygote answers nothing itself. It ends with its server.
+socket to the server, over which the job speaks for itself. The zygote keeps one
+process in reserve that waits for the next request, since a fork takes longer
+than all the rest of a start. Both end with their server.
 
 Jobs:
 - `run` (`directory`, `boot_id`): a supervisor for the `spec.json` there; the
@@ -16,6 +18,7 @@ Reasons: `locked` (another process holds the project), `failed`.
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -46,15 +49,11 @@ def main(descriptor: int) -> None:
     # What is frozen is never touched by a collection, so its pages stay shared.
     gc.collect()
     gc.freeze()
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(channel, _MAX_REQUEST, 1)
-        if not message:
-            return
-        with socket.socket(fileno=descriptors[0]) as connection:
-            try:
-                _fork(channel, connection, json.loads(message))
-            except OSError as error:
-                refuse(connection, "failed", f"no process could be started: {error.strerror}")
+    while _served(channel):
+        try:
+            _await_taken(channel)
+        except OSError as error:
+            _refuse_next(channel, f"no process could be started: {error.strerror}")
 
 
 def refuse(connection: socket.socket, reason: str, message: str) -> None:
@@ -63,20 +62,63 @@ def refuse(connection: socket.socket, reason: str, message: str) -> None:
     _tell(connection, {"refused": reason, "message": message})
 
 
-def _fork(channel: socket.socket, connection: socket.socket, request: Mapping[str, Any]) -> None:
-    """Starts the job in a process that is nobody's child, in a session of its own."""
-    between = os.fork()
-    if between == 0:
-        try:
-            if os.fork() == 0:
-                channel.close()
-                os.setsid()
-                _work(connection, request)
-        except OSError as error:
-            refuse(connection, "failed", f"no process could be started: {error.strerror}")
-        finally:
-            os._exit(0)
-    os.waitpid(between, 0)
+def _served(channel: socket.socket) -> bool:
+    """Whether the server is still there."""
+    try:
+        return bool(channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+
+
+def _await_taken(channel: socket.socket) -> None:
+    """Has a process wait for the next request, and returns when it has one or is gone.
+
+    The process is nobody's child and has a session of its own. Raises OSError.
+    """
+    taken, takes = os.pipe2(os.O_CLOEXEC)
+    try:
+        between = os.fork()
+        if between == 0:
+            status = 1
+            try:
+                if os.fork() == 0:
+                    os.close(taken)
+                    _await_job(channel, takes)
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(takes)
+        takes = -1
+        _, status = os.waitpid(between, 0)
+        if status != 0:
+            raise ChildProcessError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        os.read(taken, 1)
+    finally:
+        os.close(taken)
+        if takes >= 0:
+            os.close(takes)
+
+
+def _await_job(channel: socket.socket, takes: int) -> None:
+    os.setsid()
+    message, connection = _receive(channel)
+    os.close(takes)
+    channel.close()
+    if connection is not None:
+        _work(connection, json.loads(message))
+
+
+def _receive(channel: socket.socket) -> tuple[bytes, socket.socket | None]:
+    """The next request and its descriptor, None when the server is gone."""
+    message, descriptors, _, _ = socket.recv_fds(channel, _MAX_REQUEST, 1)
+    return message, socket.socket(fileno=descriptors[0]) if descriptors else None
+
+
+def _refuse_next(channel: socket.socket, message: str) -> None:
+    _, connection = _receive(channel)
+    if connection is not None:
+        with connection:
+            refuse(connection, "failed", message)
 
 
 def _work(connection: socket.socket, request: Mapping[str, Any]) -> None:

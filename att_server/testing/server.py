@@ -20,15 +20,15 @@ from att_server.testing.state_store import MemoryStateStore
 
 def fake_adapters(**given: object) -> Adapters:
     """Fakes for all ports but those that are given, such as `driver=…`."""
-    logs = MemoryLogStore()
+    clock = FakeClock()
     fakes = Adapters(
         store=MemoryStateStore(),
-        logs=logs,
-        driver=FakeRuntimeDriver(),
-        prober=FakeProber(),
+        logs=MemoryLogStore(),
+        driver=FakeRuntimeDriver(clock=clock),
+        prober=FakeProber(clock),
         commands=FakeCommandFinder(),
         settings=FakeSettingsReader(),
-        clock=FakeClock(),
+        clock=clock,
     )
     return replace(fakes, **given)  # type: ignore[arg-type]  # checked by the dataclass's users
 

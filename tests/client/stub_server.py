@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
 from att.v1 import (
     error_reason_pb2,
     event_service_pb2,
@@ -16,9 +20,6 @@ from att.v1 import (
     runtime_service_pb2,
     server_service_pb2,
 )
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no py.typed
 
 LOG_ID = "01LOG0000000000000000000AA"
 RUN = "01RUN0000000000000000000AA"
@@ -83,7 +84,9 @@ class StubServer:
         """Sets what the next calls of `rpc` get; the last handler stays."""
         self.scripts[rpc] = list(handlers)
 
-    def _handler(self, rpc: str, request_type: Any, streams: bool) -> grpc.RpcMethodHandler:
+    def _handler(
+        self, rpc: str, request_type: Any, streams: bool
+    ) -> grpc.RpcMethodHandler[Any, Any]:
         if streams:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(rpc),
@@ -134,9 +137,7 @@ def answer(message: Message | bytes) -> Any:
     return handle
 
 
-def failure(
-    code: grpc.StatusCode, reason: str = "", message: str = "no", **metadata: str
-) -> Any:
+def failure(code: grpc.StatusCode, reason: str = "", message: str = "no", **metadata: str) -> Any:
     """A handler that fails a unary call."""
 
     async def handle(request: Any, context: Context) -> Any:
@@ -157,7 +158,7 @@ async def fail(
     """Ends the call with a status as the server sends it."""
     trailers: list[tuple[str, str | bytes]] = []
     if reason:
-        assert f"ERROR_REASON_{reason}" in error_reason_pb2.ErrorReason.keys()
+        assert error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{reason}")
         trailers.append(("att-reason", reason))
         info = error_details_pb2.ErrorInfo(reason=reason, domain="att.v1", metadata=metadata)
         status = status_pb2.Status(code=code.value[0], message=message)
@@ -210,7 +211,7 @@ def chunk(
     record = log_pb2.LogRecord()
     record.chunk.first_sequence = first
     record.chunk.line_count = len(lines)
-    record.chunk.time.FromNanoseconds(int(time * 1_000_000_000))
+    record.chunk.time.FromMicroseconds(round(time * 1_000_000))
     record.chunk.stream = stream  # type: ignore[assignment]  # an int is what the enum is
     record.chunk.run_id = run_id
     record.chunk.lines = b"".join(line + b"\n" for line in lines)
@@ -247,7 +248,11 @@ def gap(first: int, count: int) -> log_pb2.LogRecord:
 
 
 def batch(
-    cursor: int, *records: log_pb2.LogRecord, end: int | None = None, log_id: str = LOG_ID
+    cursor: int,
+    *records: log_pb2.LogRecord,
+    end: int | None = None,
+    log_id: str = LOG_ID,
+    bound: str = "",
 ) -> log_service_pb2.FollowLogsResponse:
     """A message of a follow; end: None is the cursor."""
     return log_service_pb2.FollowLogsResponse(
@@ -255,4 +260,5 @@ def batch(
         cursor=cursor,
         end_cursor=cursor if end is None else end,
         log_id=log_id,
+        bound_run_id=bound,
     )

@@ -220,6 +220,7 @@ async def test_cancelled_writes_leave_all_or_nothing_and_a_store_that_works(path
             await asyncio.sleep(0)
         write.cancel()
         await asyncio.wait([write])
+        await store.append_events()  # has its turn behind what was cancelled
         kept = await all_events(store)
         paths = [one.path for one in await store.projects()]
         assert paths == [Path(f"/{one.message}") for one in kept][-1:]
@@ -361,7 +362,7 @@ def test_a_file_of_somebody_else_is_refused_and_kept(directory_mode: int, file_m
     # Not below `tmp_path`, which nobody else may enter.
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "att.db"
-        command = [sys.executable, "-c", code, path, str(directory_mode), str(file_mode)]
+        command = [sys.executable, "-c", code, str(path), str(directory_mode), str(file_mode)]
         asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert asked.stdout == f"{RefusalReason.STATE_DIR_NOT_WRITABLE} True\n", asked.stderr
 

@@ -158,7 +158,8 @@ async def test_concurrent_writers_get_numbers_of_their_own(store: StateStore) ->
 
 async def test_pages_of_events_join_without_hole_or_double(store: StateStore) -> None:
     await store.append_events(*(event(f"n{number}") for number in range(10)))
-    cursor, seen = 0, []
+    cursor = 0
+    seen: list[str] = []
     while len(seen) < 10:
         page, cursor = await store.list_events(EVERYTHING, cursor=cursor, limit=3)
         assert 1 <= len(page) <= 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -21,8 +21,9 @@ from att.v1 import (
 from tests.server_process import ServerProcess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-KILLS = 3
-LINES_BETWEEN_KILLS = 400
+KILLS = (400, 800, 1200)
+ENOUGH = 1600
+"""Received lines after which the server is killed, and after which the app ends."""
 
 APP = """
 import os, sys, time
@@ -76,6 +77,8 @@ def node_lines(printed: Iterator[str]) -> Iterator[tuple[int, str]]:
             yield int(record["sequence"]), record["line"]
 
 
+Lines = Callable[[Iterator[str]], Iterator[tuple[int, str]]]
+
 PYTHON = [sys.executable, str(EXAMPLES / "stock_python/att_logs.py"), "--follow"]
 NODE = ["node", str(EXAMPLES / "node/follow.js")]
 
@@ -85,22 +88,24 @@ NODE = ["node", str(EXAMPLES / "node/follow.js")]
     [pytest.param(PYTHON, python_lines, id="python"), pytest.param(NODE, node_lines, id="node")],
 )
 def test_the_follower_gets_every_line_once_through_kills_of_the_server(
-    server: ServerProcess, enough: Path, command: list[str], lines: object
+    server: ServerProcess, enough: Path, command: list[str], lines: Lines
 ) -> None:
     received: list[tuple[int, str]] = []
-    with subprocess.Popen(
-        [*command, server.target, "web"], stdout=subprocess.PIPE, text=True
-    ) as follower:
-        assert follower.stdout is not None
-        assert callable(lines)
-        for kill, line in enumerate(lines(follower.stdout), 1):
+    follower = subprocess.Popen([*command, server.target, "web"], stdout=subprocess.PIPE, text=True)
+    assert follower.stdout is not None
+    try:
+        for line in lines(follower.stdout):
             received.append(line)
-            if kill % LINES_BETWEEN_KILLS == 0 and kill <= KILLS * LINES_BETWEEN_KILLS:
+            if len(received) in KILLS:
                 server.kill()
                 server.start()
-            if kill == (KILLS + 1) * LINES_BETWEEN_KILLS:
+            if len(received) == ENOUGH:
                 enough.touch()
         assert follower.wait(20) == 0
+    finally:
+        follower.kill()
+        follower.stdout.close()
+        follower.wait()
     count = len(received) - 1
     assert [text for _, text in received] == [f"line {n}" for n in range(count)] + [
         f"written {count}"

@@ -155,7 +155,9 @@ async def test_whoever_holds_the_lock_keeps_supervisors_away(host: Host) -> None
 async def test_a_supervisor_told_to_end_stops_its_app_and_records_it(host: Host) -> None:
     listener = Listener()
     driver = await host.opened("app", listener=listener)
-    started = await driver.start(host.spec("sh", "-c", "trap 'echo bye; exit 4' TERM; echo up; while :; do sleep 0.01; done"))
+    started = await driver.start(
+        host.spec("sh", "-c", "trap 'echo bye; exit 4' TERM; echo up; while :; do sleep 0.01; done")
+    )
     await until(lambda: host.output() == b"up\n", "the app is up")
     os.kill(host.state().pid, signal.SIGTERM)
     status = await listener.until("app", lambda s: not s.state.alive)

@@ -180,7 +180,7 @@ async def test_the_callers_deadline_is_told_and_ends_the_implementation(serve: S
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(ended.wait(), BOUND)
     assert remaining[0] is not None
-    assert timedelta() < remaining[0] <= timedelta(seconds=0.2)
+    assert timedelta() < remaining[0] < timedelta(seconds=1)
 
 
 async def test_a_call_without_a_deadline_has_none(serve: Serve) -> None:

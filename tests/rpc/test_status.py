@@ -32,7 +32,7 @@ def test_a_known_delay_is_told_as_retry_info() -> None:
     assert retry.retry_delay.ToTimedelta() == timedelta(seconds=1.5)
 
 
-@given(TEXTS, st.integers(min_value=8, max_value=MAX_MESSAGE_BYTES))
+@given(TEXTS, st.integers(min_value=0, max_value=MAX_MESSAGE_BYTES))
 def test_escaped_text_is_short_printable_and_utf8(text: str, max_bytes: int) -> None:
     shown = escape(text, max_bytes)
     assert len(shown.encode()) <= max_bytes
@@ -52,7 +52,7 @@ def test_cut_text_keeps_its_beginning_and_its_end() -> None:
 
 @given(
     TEXTS,
-    st.dictionaries(TEXTS, TEXTS, max_size=40),
+    st.dictionaries(st.from_regex(r"[a-z_]{1,40}", fullmatch=True), TEXTS, max_size=40),
     st.lists(st.tuples(TEXTS, TEXTS), max_size=40),
 )
 def test_any_error_fits_into_the_trailers_of_a_call(

@@ -20,7 +20,6 @@ from att.v1 import (
 )
 from att_server.core.errors import AttError, Reason
 from att_server.rpc import validate
-from att_server.rpc.checks import effective_page_size
 
 Settings = project_pb2.RuntimeSettings
 Probe = project_pb2.Probe
@@ -388,8 +387,3 @@ def test_a_page_of_a_list_out_of_bounds_is_refused() -> None:
         given: Any = request
         assert broken(check, given(page_size=-1)) == ["page_size"]
         assert broken(check, given(page_token="x" * 1025)) == ["page_token"]
-
-
-@pytest.mark.parametrize(("asked", "gets"), [(0, 50), (1, 1), (1000, 1000), (2**31 - 1, 1000)])
-def test_a_page_size_is_bounded(asked: int, gets: int) -> None:
-    assert effective_page_size(asked) == gets

@@ -310,9 +310,7 @@ async def test_a_stranger_that_holds_the_pipe_does_not_keep_the_run_open(
     assert host.output() == b"from outside\n"
 
 
-async def test_a_signal_reaches_the_main_process_only(
-    host: Host, driver: SupervisorDriver
-) -> None:
+async def test_a_signal_reaches_the_main_process_only(host: Host, driver: SupervisorDriver) -> None:
     program = "trap 'echo caught' USR1; echo up; while :; do sleep 0.01; done"
     await driver.start(host.spec("sh", "-c", program))
     await until(lambda: host.output() == b"up\n", "the app is up")

@@ -1,0 +1,85 @@
+"""The public names are pinned: to add or to drop one is a decision."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import att_client
+from att_client import errors
+from att_client.errors import AttError
+
+_CLASSES = {
+    "Client",
+    "Config",
+    "EventWatch",
+    "FieldViolation",
+    "LogFollow",
+    "LogItem",
+    "LogLine",
+    "Pager",
+}
+_FUNCTIONS = {"connect", "log_items"}
+_MESSAGES = {
+    "CommandProbe",
+    "Event",
+    "FollowLogsResponse",
+    "GetServerInfoResponse",
+    "GrpcProbe",
+    "HealthCheck",
+    "HttpProbe",
+    "ListEventsResponse",
+    "ListProjectsResponse",
+    "ListRuntimesResponse",
+    "LogChunk",
+    "LogGap",
+    "LogProbe",
+    "LogRecord",
+    "Probe",
+    "Project",
+    "ReadLogsResponse",
+    "ResourceLimits",
+    "RestartPolicy",
+    "RunEnded",
+    "RunMarker",
+    "RunStarted",
+    "Runtime",
+    "RuntimeExit",
+    "RuntimeSettings",
+    "RuntimeUsage",
+    "TcpProbe",
+}
+_ENUMS = {
+    "DesiredState",
+    "ErrorReason",
+    "LogAnchor",
+    "LogGapReason",
+    "LogStream",
+    "ProjectMode",
+    "RestartPolicyCondition",
+    "RuntimeState",
+}
+
+
+def test_the_public_names_are_these() -> None:
+    exceptions = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, AttError)
+    }
+    assert set(att_client.__all__) == _CLASSES | _FUNCTIONS | _MESSAGES | _ENUMS | exceptions
+    assert len(set(att_client.__all__)) == len(att_client.__all__)
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(hasattr(att_client, name) for name in att_client.__all__)
+
+
+def test_importing_the_client_brings_in_no_server_and_no_command() -> None:
+    code = (
+        "import att_client, sys;"
+        "heavy = {'att_server', 'att_client.cli', 'typer', 'rich', 'sqlalchemy', 'pydantic'};"
+        "print(heavy & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

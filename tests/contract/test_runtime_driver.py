@@ -1,0 +1,212 @@
+"""What every `RuntimeDriver` does, real and fake."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+import pytest
+
+from att_server.core.errors import AttError, Reason
+from att_server.core.model import RunSpec, RunStatus, RuntimeState
+from att_server.core.ports import RuntimeDriver
+from att_server.testing.driver import FakeRuntimeDriver
+from tests.supervisor.host import Host, Listener, new_host, until
+
+
+class Fixture:
+    """A driver to test, and the way to the one that a next server would have."""
+
+    def __init__(self, host: Host, fake: FakeRuntimeDriver | None) -> None:
+        self.host = host
+        self._fake = fake
+        self._opened: list[RuntimeDriver] = []
+
+    async def adopted(
+        self, *projects: str, listener: Listener | None = None
+    ) -> tuple[RuntimeDriver, Mapping[str, RunStatus]]:
+        """The driver of a new server, and what it found."""
+        for project in projects:
+            self.host.project(project).mkdir(parents=True, exist_ok=True)
+        driver: RuntimeDriver = self._fake or self.host.driver()
+        self._opened.append(driver)
+        logs = dict.fromkeys(projects, self.host.log_id)
+        return driver, await driver.adopt(logs, listener or Listener())
+
+    def lasting(self, *, project: str = "app", probed: bool = False) -> RunSpec:
+        return self.host.spec("sleep", "60", project=project, probed=probed)
+
+    async def aclose(self) -> None:
+        for driver in self._opened:
+            await driver.aclose()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with new_host() as made:
+        yield made
+
+
+@pytest.fixture(params=["fake", "supervisors"])
+async def drivers(request: pytest.FixtureRequest, host: Host) -> object:
+    fixture = Fixture(host, FakeRuntimeDriver() if request.param == "fake" else None)
+    yield fixture
+    await fixture.aclose()
+
+
+async def test_a_project_that_never_ran_is_not_found(drivers: Fixture) -> None:
+    driver, found = await drivers.adopted("app")
+    assert found == {}
+    assert await driver.stop("app", None) is None
+
+
+async def test_an_app_without_a_probe_is_ready_when_started(drivers: Fixture) -> None:
+    driver, _ = await drivers.adopted("app")
+    spec = drivers.lasting()
+    status = await driver.start(spec)
+    assert status.state is RuntimeState.READY
+    assert status.spec_digest == spec.digest()
+    assert status.command == spec.command
+    assert status.pid > 0
+    assert status.run_id
+    assert status.start_time is not None
+    assert status.ready_time is not None
+    assert status.exit is None
+
+
+async def test_a_probed_app_is_ready_when_told_so(drivers: Fixture) -> None:
+    listener = Listener()
+    driver, _ = await drivers.adopted("app", listener=listener)
+    status = await driver.start(drivers.lasting(probed=True))
+    assert (status.state, status.ready_time) == (RuntimeState.RUNNING, None)
+    await driver.set_ready("app", "01J0000000000000000000000A")
+    assert listener.statuses["app"][-1].state is RuntimeState.RUNNING
+    await driver.set_ready("app", status.run_id)
+    ready = await listener.until("app", lambda s: s.state is RuntimeState.READY)
+    assert ready.ready_time is not None
+    await driver.set_ready("app", status.run_id)
+    assert listener.statuses["app"][-1].ready_time == ready.ready_time
+
+
+async def test_a_command_that_is_missing_fails_the_start(drivers: Fixture) -> None:
+    driver, _ = await drivers.adopted("app")
+    status = await driver.start(drivers.host.spec("no-such-command"))
+    assert (status.state, status.start_failure) == (RuntimeState.FAILED, "command_not_found")
+    assert status.pid == 0
+    assert status.exit is not None
+    assert status.exit.start_error is not None
+    assert await driver.stop("app", None) == status
+
+
+async def test_stop_ends_the_app_and_keeps_how(drivers: Fixture) -> None:
+    driver, _ = await drivers.adopted("app")
+    started = await driver.start(drivers.lasting())
+    status = await driver.stop("app", None)
+    assert status is not None
+    assert (status.state, status.run_id) == (RuntimeState.STOPPED, started.run_id)
+    assert status.exit is not None
+    assert status.exit.signal == signal.SIGTERM
+    assert status.exit.duration >= timedelta(0)
+    assert await driver.stop("app", timedelta(0)) == status
+
+
+async def test_stops_at_the_same_time_join(drivers: Fixture) -> None:
+    driver, _ = await drivers.adopted("app")
+    await driver.start(drivers.lasting())
+    ends = await asyncio.gather(*(driver.stop("app", None) for _ in range(5)))
+    assert len(set(ends)) == 1
+    assert ends[0] is not None
+    assert ends[0].state is RuntimeState.STOPPED
+
+
+async def test_a_stop_goes_on_without_its_caller(drivers: Fixture) -> None:
+    listener = Listener()
+    driver, _ = await drivers.adopted("app", listener=listener)
+    await driver.start(drivers.lasting())
+    stop = asyncio.create_task(driver.stop("app", None))
+    await listener.until("app", lambda s: s.state is not RuntimeState.READY)
+    stop.cancel()
+    await asyncio.gather(stop, return_exceptions=True)
+    status = await driver.stop("app", None)
+    assert status is not None
+    assert status.state is RuntimeState.STOPPED
+
+
+async def test_the_listener_is_told_every_state_to_the_last(drivers: Fixture) -> None:
+    listener = Listener()
+    driver, _ = await drivers.adopted("app", listener=listener)
+    started = await driver.start(drivers.lasting())
+    stopped = await driver.stop("app", None)
+    assert stopped is not None
+    await listener.until("app", lambda s: s == stopped)
+    told = [s.state for s in listener.statuses["app"] if s.run_id == started.run_id]
+    order = [RuntimeState.READY, RuntimeState.STOPPING, RuntimeState.STOPPED]
+    assert [state for state in told if state in order] == order
+
+
+async def test_runs_have_ids_of_their_own(drivers: Fixture) -> None:
+    driver, _ = await drivers.adopted("app")
+    runs = []
+    for _ in range(3):
+        runs.append((await driver.start(drivers.lasting())).run_id)
+        await driver.stop("app", timedelta(0))
+    assert sorted(set(runs)) == runs
+
+
+async def test_a_new_server_finds_apps_as_they_are(drivers: Fixture) -> None:
+    first, _ = await drivers.adopted("app", "ended", "never")
+    running = await first.start(drivers.lasting())
+    await first.start(drivers.lasting(project="ended"))
+    ended = await first.stop("ended", None)
+    await first.aclose()
+    second, found = await drivers.adopted("app", "ended", "never")
+    assert found == {"app": running, "ended": ended}
+    stopped = await second.stop("app", None)
+    assert stopped is not None
+    assert stopped.run_id == running.run_id
+
+
+async def test_a_signal_needs_an_app_that_runs(drivers: Fixture) -> None:
+    driver, _ = await drivers.adopted("app")
+    with pytest.raises(AttError) as never:
+        await driver.signal("app", signal.SIGUSR1)
+    assert never.value.reason is Reason.RUNTIME_NOT_RUNNING
+    await driver.start(drivers.lasting())
+    await driver.signal("app", signal.SIGCONT)
+    await driver.stop("app", None)
+    with pytest.raises(AttError) as stopped:
+        await driver.signal("app", signal.SIGUSR1)
+    assert stopped.value.reason is Reason.RUNTIME_NOT_RUNNING
+
+
+async def test_a_forgotten_project_never_ran(drivers: Fixture) -> None:
+    driver, _ = await drivers.adopted("app")
+    await driver.start(drivers.lasting())
+    await driver.stop("app", None)
+    await driver.forget("app")
+    await driver.forget("app")
+    assert await driver.stop("app", None) is None
+    await driver.aclose()
+    _, found = await drivers.adopted("app")
+    assert found == {}
+
+
+async def test_many_apps_start_and_stop_side_by_side(drivers: Fixture) -> None:
+    names = [f"app{number}" for number in range(8)]
+    driver, _ = await drivers.adopted(*names)
+    specs = [drivers.lasting(project=name) for name in names]
+    started = await asyncio.gather(*map(driver.start, specs))
+    assert {status.state for status in started} == {RuntimeState.READY}
+    assert len({status.pid for status in started}) == len(names)
+    stopped = await asyncio.gather(*(driver.stop(name, timedelta(0)) for name in names))
+    assert {status.state for status in stopped if status} == {RuntimeState.STOPPED}
+
+
+async def test_growth_of_the_log_is_told(host: Host) -> None:
+    listener = Listener()
+    driver = await host.opened("app", listener=listener)
+    await driver.start(host.spec("sh", "-c", "while :; do echo line; sleep 0.01; done"))
+    await until(lambda: listener.growths.get("app", 0) > 5, "growth is told")
+    await driver.aclose()
