@@ -107,10 +107,17 @@ async def _demo(story: Story) -> None:
         async with ServerProcess(command, state_dir) as server:
             try:
                 await _play(story, server, directory, began)
-            except (TimeoutError, OSError) as error:
+            except* (TimeoutError, OSError) as errors:
                 raise CommandError(
-                    "DEMO_FAILED", f"A step did not come to its end: {error!r}. Run `att doctor`."
-                ) from error
+                    "DEMO_FAILED", f"A step did not come to its end: {errors!r}. Run `att doctor`."
+                ) from errors
+            except* (att_client.AttError, CommandError) as errors:
+                raise _first(errors) from errors
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error of a group of errors of groups."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _clean_up_on_sigterm() -> None:
@@ -135,7 +142,7 @@ async def _play(story: Story, server: ServerProcess, directory: Path, began: flo
         await server.start()
         story.detail(f"pid {server.pid}, listening on {target}", server_pid=server.pid)
 
-    async with att_client.connect(target) as att, _no_app_left(att, server):
+    async with att_client.connect(target) as att, _no_app_left(target, server):
         with story.step("Register the example app, start it and wait until it is ready"):
             await att.projects.create(
                 PROJECT,
@@ -156,17 +163,14 @@ async def _play(story: Story, server: ServerProcess, directory: Path, began: flo
                 run_id=runtime.run_id,
             )
 
-        follower = asyncio.create_task(_follow(att, tally))
-        try:
+        async with asyncio.TaskGroup() as group:
+            follower = group.create_task(_follow(att, tally))
             await _watch_and_kill(story, server, att, tally, port, runtime.pid)
             with story.step("Stop the app; the follower ends by itself, after the last line"):
                 await att.runtimes.stop(PROJECT)
-                await _bounded(follower)
+                async with asyncio.timeout(STEP_TIMEOUT):
+                    await follower
                 story.detail(f"{tally.lines} lines received", received=tally.lines)
-        finally:
-            follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError, att_client.AttError):
-                await follower
     _compare(story, json.loads(printed_file.read_text()), tally, time.monotonic() - began)
 
 
@@ -228,11 +232,6 @@ async def _reach(tally: Tally, lines: int) -> None:
         await tally.reach(lines)
 
 
-async def _bounded(follower: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(STEP_TIMEOUT):
-        await asyncio.shield(follower)
-
-
 def _compare(story: Story, printed: dict[str, object], tally: Tally, seconds: float) -> None:
     """Tells what was written and what was received; raises CommandError where they differ."""
     received = tally.received()
@@ -287,16 +286,19 @@ def _row(
 
 
 @asynccontextmanager
-async def _no_app_left(att: att_client.Client, server: ServerProcess) -> AsyncIterator[None]:
+async def _no_app_left(target: str, server: ServerProcess) -> AsyncIterator[None]:
     """Ends the demo's app whatever happens inside, also with no server left to ask."""
     try:
         yield
     finally:
-        with contextlib.suppress(att_client.AttError, CommandError, TimeoutError):
-            async with asyncio.timeout(STEP_TIMEOUT):
-                if not server.running:
-                    await server.start()
-                await att.runtimes.stop(PROJECT, grace=timedelta(seconds=1))
+        async with asyncio.timeout(STEP_TIMEOUT):
+            if not server.ready:
+                await server.kill()
+                await server.start()
+            # A new connection: the old one may wait to try again.
+            async with att_client.connect(target) as att:
+                with contextlib.suppress(att_client.ProjectNotFoundError):
+                    await att.runtimes.stop(PROJECT, grace=timedelta(seconds=1))
 
 
 @contextmanager
@@ -309,7 +311,11 @@ def _temporary_directory() -> Iterator[Path]:
     try:
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        # A supervisor may still write its last words.
+        deadline = time.monotonic() + STEP_TIMEOUT
+        while directory.exists() and time.monotonic() < deadline:
+            shutil.rmtree(directory, ignore_errors=True)
+            time.sleep(0.01)
 
 
 def _free_port() -> int:

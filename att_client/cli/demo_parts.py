@@ -32,16 +32,13 @@ class ServerProcess:
         self._command = command
         self._state_dir = state_dir
         self._process: asyncio.subprocess.Process | None = None
+        self.ready = False
+        """Whether the last start serves, as far as this side knows."""
 
     @property
     def pid(self) -> int:
         """The process id of the last start; 0 before it."""
         return self._process.pid if self._process else 0
-
-    @property
-    def running(self) -> bool:
-        """Whether the last start still runs."""
-        return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
         """Starts it and returns when it serves; raises CommandError."""
@@ -64,10 +61,9 @@ class ServerProcess:
         except TimeoutError:
             line = b""
         if b"ready" not in line:
-            said = log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
-            raise CommandError(
-                "SERVER_START_FAILED", f"The server did not start. It said: {said[0]}"
-            )
+            said = log.read_text(errors="replace").strip() or "nothing"
+            raise CommandError("SERVER_START_FAILED", f"The server did not start: {said[-300:]}")
+        self.ready = True
 
     async def kill(self) -> None:
         """Kills it with SIGKILL, as a crash would, and returns when it is gone."""
@@ -89,6 +85,7 @@ class ServerProcess:
             await self._end(signal.SIGKILL)
 
     async def _end(self, number: signal.Signals) -> None:
+        self.ready = False
         process = self._process
         if process is not None and process.returncode is None:
             process.send_signal(number)

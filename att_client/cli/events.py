@@ -73,7 +73,7 @@ def events(
 def _text(event: att_client.Event) -> str:
     parts = [
         local_time(event.time),
-        f"{event.event_type:<20}",
+        f"{event.event_type:<24}",
         event.project_id,
         event.reason,
         f"by {event.principal}" if event.principal else "",

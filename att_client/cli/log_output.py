@@ -41,7 +41,7 @@ class PlainLog:
 
     A newline that the log added, because a line was cut or the app had not ended
     it, is left out again. It stays only where something else follows: the other
-    stream, another run, a marker, a gap.
+    stream or another run, and on a terminal also a marker or a gap.
     """
 
     def __init__(self, descriptor: int, note: Callable[[str], None]) -> None:
@@ -62,7 +62,7 @@ class PlainLog:
                 parts.append(chunk.lines if ended else chunk.lines[:-1])
                 self._open = None if ended else source
                 continue
-            if self._open is not None:
+            if self._open is not None and os.isatty(self._descriptor):
                 parts.append(b"\n")
                 self._open = None
             write_all(self._descriptor, b"".join(parts))

@@ -66,7 +66,7 @@ StopGrace = Annotated[
 ]
 
 
-@commands.command("create")
+@commands.command("create", epilog=EXIT_CODES_HELP)
 def create(
     project_id: NewProjectId,
     path: Annotated[Path, typer.Option(help="The app's directory.")] = Path(),
@@ -94,7 +94,7 @@ def create(
     run(call, target=target, output=output)
 
 
-@commands.command("list")
+@commands.command("list", epilog=EXIT_CODES_HELP)
 def list_projects(target: Target = None, as_json: Json = False) -> None:
     """List all projects."""
     output = Output(as_json=as_json)
@@ -118,7 +118,7 @@ def list_projects(target: Target = None, as_json: Json = False) -> None:
     run(call, target=target, output=output)
 
 
-@commands.command("show")
+@commands.command("show", epilog=EXIT_CODES_HELP)
 def show(project_id: ProjectId, target: Target = None, as_json: Json = False) -> None:
     """Show a project and the settings a start would use now."""
     output = Output(as_json=as_json)
@@ -129,7 +129,7 @@ def show(project_id: ProjectId, target: Target = None, as_json: Json = False) ->
     run(call, target=target, output=output)
 
 
-@commands.command("update")
+@commands.command("update", epilog=EXIT_CODES_HELP)
 def update(
     project_id: ProjectId,
     path: Annotated[
@@ -166,7 +166,7 @@ def update(
     run(call, target=target, output=output)
 
 
-@commands.command("delete")
+@commands.command("delete", epilog=EXIT_CODES_HELP)
 def delete(
     project_id: ProjectId,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

@@ -186,8 +186,9 @@ def _report(output: Output, runtime: att_client.Runtime) -> None:
     if output.as_json:
         output.item(runtime)
         return
-    details = [f"pid {runtime.pid}"] if runtime.pid else []
-    details += [exit_text(runtime.exit)] if runtime.exit and not runtime.pid else []
+    ended = has_ended(runtime)
+    details = [exit_text(runtime.exit)] if ended and runtime.exit else []
+    details += [f"pid {runtime.pid}"] if runtime.pid and not ended else []
     details += [f"run {runtime.run_id}"] if runtime.run_id else []
     suffix = f" ({', '.join(details)})" if details else ""
     output.say(f"{runtime.project_id} is {state_text(runtime)}{suffix}")
@@ -221,7 +222,12 @@ def _show(output: Output, runtime: att_client.Runtime) -> None:
     )
 
 
+def has_ended(runtime: att_client.Runtime) -> bool:
+    """Whether nothing of the app runs any more."""
+    return state_text(runtime) in ("stopped", "exited", "failed")
+
+
 def _uptime(runtime: att_client.Runtime) -> str:
-    if not runtime.pid or runtime.start_time is None:
+    if has_ended(runtime) or runtime.start_time is None:
         return ""
     return duration_text(datetime.now(UTC) - runtime.start_time)

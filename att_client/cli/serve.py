@@ -23,7 +23,7 @@ import typer
 import att_client
 from att_client.cli.exits import EXIT_CODES_HELP, CommandError, usage_error
 from att_client.cli.output import Output, duration_text
-from att_client.cli.runtime import state_text
+from att_client.cli.runtime import has_ended
 from att_client.cli.session import Json, Target, parse_duration, reported, run
 
 INSTALL_SERVER = 'pip install "att-control[server]"'
@@ -107,11 +107,7 @@ def missing_server_packages() -> list[str]:
 
 async def _stop_apps(att: att_client.Client, output: Output) -> list[str]:
     """Stops all apps at once; raises the first failure after all have been tried."""
-    alive = [
-        runtime.project_id
-        async for runtime in att.runtimes.list()
-        if state_text(runtime) not in _ENDED
-    ]
+    alive = [runtime.project_id async for runtime in att.runtimes.list() if not has_ended(runtime)]
     failures: list[att_client.AttError] = []
 
     async def stop(project_id: str) -> None:
@@ -127,9 +123,6 @@ async def _stop_apps(att: att_client.Client, output: Output) -> list[str]:
     if failures:
         raise failures[0]
     return alive
-
-
-_ENDED = frozenset({"stopped", "exited", "failed"})
 
 
 def _end_process(target: str, pid: int, timeout: timedelta) -> None:

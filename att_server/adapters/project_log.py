@@ -31,6 +31,8 @@ class ProjectLog:
 
     def __init__(self, directory: Path, log_id: str, opened: OpenSegments) -> None:
         self._directory = directory
+        # Looked at with every page: text joins quicker than paths.
+        self._prefix = f"{directory}/"
         self._log_id = log_id
         self._opened = opened
         self._segments: list[SegmentReader] = []
@@ -75,7 +77,7 @@ class ProjectLog:
                 await last.extend()
             # Bytes that are no frame may be torn, or the broken end of a
             # segment that is complete, whose name then says where the next begins.
-            if not (last.unread or self._has_next(last)):
+            if not (last.stuck or self._has_next(last)):
                 break
             self._list()
             if self._segments and last is self._segments[-1]:
@@ -87,7 +89,7 @@ class ProjectLog:
         end = last.end.sequence
         if end == last.first_sequence:
             return False
-        return os.path.exists(self._directory / segment_name(end))
+        return os.path.exists(self._prefix + segment_name(end))
 
     def _list(self) -> None:
         """Takes the segments that are there now."""
@@ -155,7 +157,8 @@ class ProjectLog:
         for _ in range(2):
             view = await segment.read(spot.offset, length)
             decoded = decode_frames(view, spot, max_bytes=max_bytes)
-            if decoded.records or not decoded.broken:
+            missing = decoded.broken or segment.stop > cursor
+            if decoded.records or not missing:
                 break
             found = await segment.search(spot)
             if found != spot:

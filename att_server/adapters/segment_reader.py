@@ -32,10 +32,11 @@ READ_BYTES = 256 << 10
 # A page of full frames is a little longer on disk than the lines in it.
 _SCRATCH_BYTES = READ_BYTES + FRAME_HEADER_BYTES + MAX_PAYLOAD_BYTES
 _WALK_BYTES = 16 << 10
-_WALK_TURN = 64
+_WALK_TURN = 16
 _INDEX_BYTES = 64 << 10
 _SEARCH_BYTES = 1 << 20
 _HINTS = 64
+_AHEAD_BYTES = 2 << 20
 _NOT_NOW = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL})
 
 
@@ -64,6 +65,11 @@ class OpenSegments:
                     other.close()
                     break
 
+    def close(self) -> None:
+        """Closes all of them."""
+        for segment in list(self._open):
+            segment.close()
+
     def closed(self, segment: SegmentReader) -> None:
         """Notes that the segment is not open any more."""
         self._open.pop(segment, None)
@@ -89,10 +95,12 @@ class SegmentReader:
         self._path = directory / segment_name(first_sequence)
         self._opened = opened
         self._fd = -1
-        self._reads = 0
+        self._reads: set[asyncio.Future[bytes]] = set()
         self._close_after_reads = False
         # The file's size and time of change when nothing was found behind `end`.
         self._searched = (0, 0)
+        # The same, when the last frame was not whole.
+        self._torn = (0, 0)
         # A sparse index: frames about every 64 KiB, where somebody walked.
         self._sequences = array("q", [first_sequence])
         self._offsets = array("q", [SEGMENT_HEADER_BYTES])
@@ -104,7 +112,7 @@ class SegmentReader:
     @property
     def idle(self) -> bool:
         """Whether no thread reads from the file."""
-        return self._reads == 0
+        return not self._reads
 
     def open(self) -> None:
         """Opens the file and reads its header. Raises FileNotFoundError if it is gone."""
@@ -139,6 +147,11 @@ class SegmentReader:
         """Whether there are bytes behind `end`."""
         return self._status[0] > self.end.offset
 
+    @property
+    def stuck(self) -> bool:
+        """Whether the bytes behind `end` were looked at and are no frame."""
+        return self.unread and self._status == self._searched
+
     async def read(self, offset: int, length: int) -> memoryview:
         """Up to `length` (≤ 256 KiB and a frame) bytes at `offset`; fewer at the end of the file.
 
@@ -157,14 +170,20 @@ class SegmentReader:
         return memoryview(await self._read_in_thread(offset, len(view)))
 
     async def _read_in_thread(self, offset: int, length: int) -> bytes:
-        self._reads += 1
-        try:
-            return await asyncio.to_thread(os.pread, self._fd, length, offset)
-        finally:
-            self._reads -= 1
-            if self._close_after_reads and not self._reads:
-                self._close_after_reads = False
-                self.close()
+        self.open()
+        read = asyncio.ensure_future(asyncio.to_thread(_fetch, self._fd, offset, length))
+        self._reads.add(read)
+        read.add_done_callback(self._read_done)
+        # When the caller is cancelled the thread still reads, and the file must stay open.
+        return await asyncio.shield(read)
+
+    def _read_done(self, read: asyncio.Future[bytes]) -> None:
+        self._reads.discard(read)
+        if not read.cancelled():
+            read.exception()
+        if self._close_after_reads and not self._reads:
+            self._close_after_reads = False
+            self.close()
 
     # Places ----------------------------------------------------------------
 
@@ -246,7 +265,13 @@ class SegmentReader:
             base = offset
             frames: list[tuple[int, Frame]] = []
             while frame := frame_at(view, offset - base):
-                if frame.first_sequence != sequence or offset + frame.total_size > size:
+                if frame.first_sequence != sequence:
+                    break
+                if offset + frame.total_size > size:
+                    # Most likely it is being written now.
+                    torn, self._torn = self._torn, status
+                    if torn != status and self.ceiling is None:
+                        size = offset
                     break
                 frames.append((offset, frame))
                 offset += frame.total_size
@@ -256,11 +281,15 @@ class SegmentReader:
                 self.index(Spot(base, first.first_sequence), first.time_ns)
                 yield frames
                 continue
+            if size == offset:
+                return
             found = await self.search(Spot(offset, sequence))
             if found is None:
                 self._searched = status
                 return
             offset, sequence = found
+        if offset < size:
+            self._searched = status
 
     async def search(self, spot: Spot) -> Spot | None:
         """The next intact frame from `spot` on, where there should be one; None: there is none.
@@ -293,3 +322,9 @@ class SegmentReader:
         self._offsets.insert(at, spot.offset)
         self._sequences.insert(at, spot.sequence)
         self._times.insert(at, time_ns)
+
+
+def _fetch(fd: int, offset: int, length: int) -> bytes:
+    # Who misses the page cache once reads on, most likely.
+    os.posix_fadvise(fd, offset, _AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+    return os.pread(fd, length, offset)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 from att_server.adapters.project_log import ProjectLog
 from att_server.adapters.segment_reader import OpenSegments
@@ -18,6 +20,8 @@ _RECORD_BYTES = 512
 _OPEN_SEGMENTS = 128
 # A page from before the end may be handed out with bounds of this age.
 _FRESH_SECONDS = 0.25
+
+_T = TypeVar("_T")
 
 
 class SegmentLogStore:
@@ -34,36 +38,39 @@ class SegmentLogStore:
 
     async def bounds(self, project_id: str, log_id: str) -> LogBounds:
         """What the log holds now; 0 to 0 before the first record."""
-        return await self._log(project_id, log_id).look()
+        return await self._ask(project_id, log_id, ProjectLog.look)
 
     async def read(self, project_id: str, log_id: str, *, cursor: int, max_bytes: int) -> LogPage:
         """The page from `cursor` on. Raises ValueError for a cursor beyond the end."""
-        log = self._log(project_id, log_id)
         key = (log_id, cursor, max_bytes)
-        kept = self._pages.get(key)
-        if kept is not None:
-            if kept.page.cursor < kept.page.bounds.end:
-                if monotonic() - kept.time < _FRESH_SECONDS:
+
+        async def page(log: ProjectLog) -> LogPage:
+            kept = self._pages.get(key)
+            if kept is not None:
+                if kept.page.cursor < kept.page.bounds.end:
+                    if monotonic() - kept.time < _FRESH_SECONDS:
+                        return kept.page
+                elif kept.page.bounds == log.known and not log.grown:
                     return kept.page
-            elif not log.grown and kept.page.bounds == log.known:
-                return kept.page
-            if kept.whole and cursor >= log.known.start:
-                page = LogPage(
-                    records=kept.page.records, cursor=kept.page.cursor, bounds=await log.look()
-                )
-                self._pages.put(key, page, whole=True)
-                return page
-        page, whole = await log.page(cursor, max_bytes)
-        self._pages.put(key, page, whole=whole)
-        return page
+                if kept.whole and cursor >= log.known.start:
+                    bounds = await log.look()
+                    records, after = kept.page.records, kept.page.cursor
+                    page = LogPage(records=records, cursor=after, bounds=bounds)
+                    self._pages.put(key, page, whole=True)
+                    return page
+            page, whole = await log.page(cursor, max_bytes)
+            self._pages.put(key, page, whole=whole)
+            return page
+
+        return await self._ask(project_id, log_id, page)
 
     async def seek_tail(self, project_id: str, log_id: str, lines: int) -> int:
         """The cursor before the last `lines` lines; the start if there are fewer."""
-        return await self._log(project_id, log_id).seek_tail(lines)
+        return await self._ask(project_id, log_id, lambda log: log.seek_tail(lines))
 
     async def seek_time(self, project_id: str, log_id: str, time: datetime) -> int:
         """The cursor before the first record that arrived at or after `time`, else the end."""
-        return await self._log(project_id, log_id).seek_time(time)
+        return await self._ask(project_id, log_id, lambda log: log.seek_time(time))
 
     async def delete(self, project_id: str) -> None:
         """Removes the project's segments and head; without effect if there are none."""
@@ -74,6 +81,18 @@ class SegmentLogStore:
         """Closes all files."""
         for project_id in list(self._logs):
             self._drop(project_id)
+        self._opened.close()
+
+    async def _ask(
+        self, project_id: str, log_id: str, question: Callable[[ProjectLog], Awaitable[_T]]
+    ) -> _T:
+        log = self._log(project_id, log_id)
+        try:
+            return await question(log)
+        except FileNotFoundError:
+            # A segment was removed since it was seen.
+            log.close()
+            return await question(log)
 
     def _log(self, project_id: str, log_id: str) -> ProjectLog:
         kept = self._logs.get(project_id)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from asyncio import get_running_loop, shield
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from att_server.adapters.state_schema import (
     EVENT,
@@ -52,17 +52,21 @@ class SqliteStateStore:
     """Implements `StateStore`; opened with `open`.
 
     Writers take turns (`BEGIN IMMEDIATE`) and a write is on the disk when it
-    returns; readers never wait for them. A write that was begun is finished, also
-    when its caller is cancelled. A write raises STORAGE_FULL without space, and AUDIT_UNAVAILABLE
-    where the file cannot be written for another reason; nothing is kept then.
+    returns; readers never wait for them. A write that was begun is finished,
+    also when its caller is cancelled. A write raises STORAGE_FULL without space,
+    and AUDIT_UNAVAILABLE where the file cannot be written for another reason;
+    nothing is kept then.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writer = _engine(path, connections=1)
-        sa.event.listen(self._writer.sync_engine, "begin", _begin_immediate)
+        sa.event.listen(self._writer, "begin", _begin_immediate)
         self._reader = _engine(path, connections=_READERS)
-        self._calls: set[asyncio.Task[Any]] = set()
+        # A whole transaction is one hop to a thread; the asyncio extension would make
+        # one for each step of each statement, and load the ORM.
+        self._write_thread = ThreadPoolExecutor(1, "att-store-write")
+        self._read_threads = ThreadPoolExecutor(_READERS, "att-store-read")
         self._closed = False
 
     @classmethod
@@ -75,8 +79,7 @@ class SqliteStateStore:
         """
         store = cls(path)
         try:
-            _make_file(path)
-            await store._prepare()
+            await get_running_loop().run_in_executor(store._write_thread, store._prepare)
         except BaseException as error:
             await store.aclose()
             if isinstance(error, SQLAlchemyError | OSError):
@@ -87,32 +90,30 @@ class SqliteStateStore:
     async def projects(self) -> Sequence[Project]:
         """All projects, by id."""
         query = sa.select(PROJECT).order_by(PROJECT.c.project_id)
-
-        async def read(connection: AsyncConnection) -> list[Project]:
-            return [project_of(row) for row in (await connection.execute(query)).mappings()]
-
-        return await self._read(read)
+        return await self._read(
+            lambda connection: [project_of(row) for row in connection.execute(query).mappings()]
+        )
 
     async def put_project(self, project: Project, *events: Event) -> None:
         """Inserts or replaces the project with its id."""
 
-        async def put(connection: AsyncConnection) -> None:
+        def put(connection: sa.Connection) -> None:
             values = project_values(project)
             known = PROJECT.c.project_id == project.project_id
-            replaced = await connection.execute(sa.update(PROJECT).where(known), values)
-            if not replaced.rowcount:
-                await connection.execute(sa.insert(PROJECT), values)
-            await _append(connection, events)
+            if not connection.execute(sa.update(PROJECT).where(known), values).rowcount:
+                connection.execute(sa.insert(PROJECT), values)
+            _append(connection, events)
 
         await self._write(put)
 
     async def delete_project(self, project_id: str, *events: Event) -> None:
         """Removes the project; without effect, also on the events, if there is none."""
 
-        async def delete(connection: AsyncConnection) -> None:
-            known = PROJECT.c.project_id == project_id
-            if (await connection.execute(sa.delete(PROJECT).where(known))).rowcount:
-                await _append(connection, events)
+        def delete(connection: sa.Connection) -> None:
+            if connection.execute(
+                sa.delete(PROJECT).where(PROJECT.c.project_id == project_id)
+            ).rowcount:
+                _append(connection, events)
 
         await self._write(delete)
 
@@ -130,10 +131,10 @@ class SqliteStateStore:
         else:
             query = query.where(EVENT.c.sequence >= cursor).order_by(EVENT.c.sequence)
 
-        async def read(connection: AsyncConnection) -> tuple[int, list[Event]]:
+        def read(connection: sa.Connection) -> tuple[int, list[Event]]:
             # Read first: what is appended meanwhile lies behind it.
-            end: int = (await connection.execute(_number("next_event"))).scalar_one()
-            rows = await connection.execute(query.where(EVENT.c.sequence < end))
+            end: int = connection.execute(_number("next_event")).scalar_one()
+            rows = connection.execute(query.where(EVENT.c.sequence < end))
             return end, [event_of(row) for row in rows.mappings()]
 
         end, events = await self._read(read)
@@ -145,11 +146,11 @@ class SqliteStateStore:
         """Keeps the claim and returns None, or returns the one kept under its id."""
         query = sa.select(REQUEST).where(REQUEST.c.request_id == claim.request_id)
 
-        async def take(connection: AsyncConnection) -> RequestClaim | None:
-            kept = (await connection.execute(query)).mappings().one_or_none()
+        def take(connection: sa.Connection) -> RequestClaim | None:
+            kept = connection.execute(query).mappings().one_or_none()
             if kept is not None:
                 return claim_of(kept)
-            await connection.execute(sa.insert(REQUEST), claim_values(claim))
+            connection.execute(sa.insert(REQUEST), claim_values(claim))
             return None
 
         return await self._write(take)
@@ -157,92 +158,92 @@ class SqliteStateStore:
     async def set_request_outcome(self, request_id: str, outcome: str) -> None:
         """Keeps what a claimed request began."""
         change = sa.update(REQUEST).where(REQUEST.c.request_id == request_id)
-        await self._write(lambda connection: connection.execute(change, {"outcome": outcome}))
+        await self._write(lambda connection: connection.execute(change.values(outcome=outcome)))
 
     async def next_epoch(self) -> int:
         """A number that is higher than every one returned before, from 1."""
         return await self._write(lambda connection: _count(connection, "epoch", 1))
 
     async def aclose(self) -> None:
-        """Closes the store, after the calls that were begun; every later call fails."""
+        """Closes the store, after the writes that were begun; every later call fails."""
+        if self._closed:
+            return
         self._closed = True
-        if self._calls:
-            await asyncio.wait(self._calls)
-        await self._reader.dispose()
-        await self._writer.dispose()
+        loop = get_running_loop()
+        for threads, engine in (
+            (self._read_threads, self._reader),
+            (self._write_thread, self._writer),
+        ):
+            await loop.run_in_executor(threads, engine.dispose)
+            threads.shutdown(wait=False)
 
-    async def _prepare(self) -> None:
-        async with self._writer.begin() as connection:
-            version = await connection.run_sync(_checked_version, self._path)
-        async with self._reader.connect() as connection:
+    def _prepare(self) -> None:
+        _make_file(self._path)
+        with self._writer.begin() as connection:
+            version = _checked_version(connection, self._path)
+        with self._reader.connect() as connection:
             # Kept in the file. Not possible within a transaction.
-            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         if version is not None and version >= SCHEMA_VERSION:
             return
-        async with self._writer.begin() as connection:
+        with self._writer.begin() as connection:
             # Asked again: another process may have been quicker.
-            if await connection.run_sync(_checked_version, self._path) is None:
-                await connection.run_sync(make_schema)
+            if _checked_version(connection, self._path) is None:
+                make_schema(connection)
             else:
                 from att_server.adapters import migrations
 
-                await connection.run_sync(migrations.upgrade)
+                migrations.upgrade(connection)
 
-    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _write(self, work: Callable[[sa.Connection], T]) -> T:
         """Does `work` in a transaction of its own."""
+        self._check_open()
         try:
-            return await self._finished(self._writer.begin, work)
+            # Shielded: a write that only waits for its turn is not dropped either.
+            return await shield(
+                get_running_loop().run_in_executor(
+                    self._write_thread, _within, self._writer.begin, work
+                )
+            )
         except DBAPIError as error:
             refused = _write_error(self._path, error)
             if refused is None:
                 raise
             raise refused from error
 
-    async def _read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        return await self._finished(self._reader.connect, work)
-
-    async def _finished(
-        self,
-        connected: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
-        work: Callable[[AsyncConnection], Awaitable[T]],
-    ) -> T:
-        """Does `work` to its end, even if the caller is cancelled.
-
-        A connection whose user was cancelled at the wrong moment would be lost with
-        its transaction open, and lock the file.
-        """
+    async def _read(self, work: Callable[[sa.Connection], T]) -> T:
         self._check_open()
-
-        async def call() -> T:
-            async with connected() as connection:
-                return await work(connection)
-
-        task = asyncio.create_task(call())
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-        return await asyncio.shield(task)
+        return await get_running_loop().run_in_executor(
+            self._read_threads, _within, self._reader.connect, work
+        )
 
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the state store is closed")
 
 
-def _engine(path: Path, *, connections: int) -> AsyncEngine:
-    engine = create_async_engine(
-        sa.URL.create("sqlite+aiosqlite", database=str(path)),
+def _within(
+    enter: Callable[[], AbstractContextManager[sa.Connection]],
+    work: Callable[[sa.Connection], T],
+) -> T:
+    with enter() as connection:
+        return work(connection)
+
+
+def _engine(path: Path, *, connections: int) -> sa.Engine:
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
         pool_size=connections,
         max_overflow=0,
         # The driver's own transactions would begin late and leave out DDL.
         connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_SECONDS},
     )
-    sa.event.listen(engine.sync_engine, "connect", _configure)
+    sa.event.listen(engine, "connect", _configure)
     return engine
 
 
 def _configure(connection: Any, record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
+    connection.execute("PRAGMA synchronous=FULL")
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
@@ -255,9 +256,9 @@ def _number(name: str) -> sa.Select[int]:
     return sa.select(META.c.value).where(META.c.name == name)
 
 
-async def _count(connection: AsyncConnection, name: str, step: int) -> int:
+def _count(connection: sa.Connection, name: str, step: int) -> int:
     """Raises the number `name` by `step` and returns it."""
-    raised = await connection.execute(
+    raised = connection.execute(
         sa.update(META)
         .where(META.c.name == name)
         .values(value=META.c.value + step)
@@ -267,10 +268,10 @@ async def _count(connection: AsyncConnection, name: str, step: int) -> int:
     return value
 
 
-async def _append(connection: AsyncConnection, events: Sequence[Event]) -> None:
+def _append(connection: sa.Connection, events: Sequence[Event]) -> None:
     if events:
-        first = await _count(connection, "next_event", len(events)) - len(events)
-        await connection.execute(
+        first = _count(connection, "next_event", len(events)) - len(events)
+        connection.execute(
             sa.insert(EVENT),
             [event_values(event, first + index) for index, event in enumerate(events)],
         )

@@ -91,10 +91,11 @@ class SupervisorDriver:
         """See `RuntimeDriver`."""
         link = self._link(spec.project_id, spec.log_id)
         directory = link.directory / SUPERVISORS / self._clock.new_id()
-        await asyncio.to_thread(self._prepare, directory, spec)
         try:
+            self._prepare(directory, spec)
             # A zygote that was killed may take a request along that it had not
-            # read. A second try is harmless: only one can take the writer lock.
+            # read. A second try is harmless: only one can take the writer lock,
+            # and it first settles what the first try may have begun.
             running = await self._launch(link, directory) or await self._launch(link, directory)
         except OSError as error:
             raise _no_supervisor(spec.project_id, str(error)) from error
@@ -236,18 +237,18 @@ class SupervisorDriver:
             await self._zygote.submit({**job, "boot_id": self._boot_id}, theirs)
 
     async def _launch(self, link: SupervisorLink, directory: Path) -> bool:
-        """Whether there is a supervisor whose app runs or failed; False: it never said a word.
+        """Whether there is a supervisor whose app runs or failed; False: it was killed before.
 
         Raises OSError, AttError.
         """
-        seen = link.state
         client = link.new_client()
         try:
             await self._submit(client, {"job": "run", "directory": str(directory)})
             async with asyncio.timeout(STARTS_WITHIN.total_seconds()):
                 while True:
-                    count, state = link.changed.count, link.state
-                    if state is not None and state is not seen and state.state != STARTING:
+                    count = link.changed.count
+                    state = link.state_of(directory.name)
+                    if state is not None and state.state != STARTING:
                         return True
                     if link.client is not client:
                         break
@@ -257,9 +258,6 @@ class SupervisorDriver:
             raise _unreachable(link.project_id, "did not start the app in time") from error
         if link.refusal is not None:
             raise _no_supervisor(link.project_id, link.refusal)
-        if link.state is not seen:  # it was killed with its app half started
-            await self._await_settled(link)
-            return True
         return False
 
     async def _adopt(self, link: SupervisorLink) -> None:
@@ -295,6 +293,8 @@ class SupervisorDriver:
         if link.client is not None:
             return await self._greet(link.client)
         found = await asyncio.to_thread(newest, link.directory, link.log_id)
+        if link.client is not None:  # a start came in between; what was read is old
+            return False
         if found is None or found[1].ended:
             link.learn(None if found is None else found[1])
             link.mark_heard()

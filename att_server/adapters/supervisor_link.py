@@ -58,6 +58,11 @@ class SupervisorLink:
         """Whether no supervisor is alive, and the end of the last run is recorded."""
         return self.state is None or (self.state.ended and self.client is None)
 
+    def state_of(self, supervisor_id: str) -> State | None:
+        """The newest state if it is this supervisor's."""
+        known = self.state is not None and self.state.supervisor_id == supervisor_id
+        return self.state if known else None
+
     def new_client(self) -> ControlClient:
         """A client for a new connection, in place of the one before."""
         self.let_go()

@@ -125,7 +125,12 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
 async def _writable(channel: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(channel, lambda: ready.done() or ready.set_result(None))
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(channel, wake)
     try:
         await ready
     finally:

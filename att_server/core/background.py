@@ -45,5 +45,5 @@ class Background:
 async def _guarded(name: str, work: Callable[[], Awaitable[None]]) -> None:
     try:
         await work()
-    except Exception:  # noqa: BLE001 - the boundary of what nobody waits for
+    except Exception:
         log.exception("defect in %s", name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 
 from att_server.core.bell import Bell
@@ -32,7 +32,7 @@ class EventManager:
 
     async def watch(
         self, selected: EventFilter, *, cursor: int | None, progress_interval: timedelta
-    ) -> AsyncIterator[tuple[Sequence[Event], int]]:
+    ) -> AsyncGenerator[tuple[Sequence[Event], int], None]:
         """Every selected event from `cursor` on (None: from now), as it comes.
 
         The first item comes at once, items without events report progress.

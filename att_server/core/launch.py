@@ -16,9 +16,20 @@ from att_server.core.model import (
     RuntimeSettings,
 )
 
-
 INHERITED = frozenset(
-    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR SSL_CERT_FILE SSL_CERT_DIR".split()
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+    }
 )
 """What an app gets of the server's environment, with every LC_ name. Secrets of
 the server, ATT's own among them, are not for the app."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from weakref import WeakValueDictionary
@@ -114,7 +114,7 @@ class LogManager:
         until_run_id: str = "",
         progress_interval: timedelta,
         max_bytes: int = PAGE_BYTES,
-    ) -> AsyncIterator[Followed]:
+    ) -> AsyncGenerator[Followed, None]:
         """Every record from `position` on, as it comes; the first page comes at once.
 
         Ends when the bound run has ended and all of it was given: the run

@@ -62,7 +62,7 @@ class Operations:
             except AttError as error:
                 log.info("the %s of %s failed: %s", name, project_id, error)
                 operation.fail(error)
-            except Exception as error:  # noqa: BLE001 - who joined is the boundary
+            except Exception as error:
                 log.exception("defect in the %s of %s", name, project_id)
                 operation.fail(error)
             finally:

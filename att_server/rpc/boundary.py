@@ -58,15 +58,21 @@ class Boundary:
         self._new_error_id = new_error_id
         self._unary: set[asyncio.Timeout] = set()
         self._streams: set[asyncio.Timeout] = set()
+        self._acting: set[asyncio.Future[Any]] = set()
         self._draining = False
         self._empty = asyncio.Event()
 
-    def unary(self, name: str, handler: Handler) -> Handler:
-        """The handler of an rpc that answers one message; the inner one returns it."""
+    def unary(self, name: str, handler: Handler, *, acts: bool = False) -> Handler:
+        """The handler of an rpc that answers one message; the inner one returns it.
+
+        acts: the rpc changes something, so the inner handler comes to its end
+        when the caller leaves: what is stored is always shown too.
+        """
 
         async def handle(request: Any, context: Context) -> Any:
             async with self._call(name, context, self._unary):
-                return await handler(_checked(request), context)
+                answer = handler(_checked(request), context)
+                return await (self._to_its_end(answer) if acts else answer)
 
         return handle
 
@@ -89,9 +95,25 @@ class Boundary:
         try:
             async with asyncio.timeout(grace.total_seconds()):
                 await self._emptied()
+                while self._acting:
+                    await asyncio.wait(self._acting)
         except TimeoutError:
             _expire(self._unary)
             await self._emptied()
+            for action in self._acting:
+                action.cancel()
+            await asyncio.gather(*self._acting, return_exceptions=True)
+
+    async def _to_its_end(self, work: Awaitable[Any]) -> Any:
+        action = asyncio.ensure_future(work)
+        self._acting.add(action)
+        action.add_done_callback(self._acted)
+        return await asyncio.shield(action)
+
+    def _acted(self, action: asyncio.Future[Any]) -> None:
+        self._acting.discard(action)
+        if not action.cancelled():
+            action.exception()  # Marks it as seen: the caller may have left.
 
     async def _emptied(self) -> None:
         while self._unary or self._streams:

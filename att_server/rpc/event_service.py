@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any, cast
 
 from google.protobuf.descriptor import ServiceDescriptor
 
@@ -60,7 +59,7 @@ class EventService:
             if request.HasField("progress_interval")
             else DEFAULT_PROGRESS_INTERVAL,
         )
-        async with aclosing(cast("Any", watched)) as pages:
+        async with aclosing(watched) as pages:
             async for events, cursor in pages:
                 for message in _messages(events, cursor):
                     yield message

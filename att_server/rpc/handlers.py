@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message_factory import GetMessageClass
 
 from att.v1 import (
@@ -127,8 +128,12 @@ def _rpc_handler(
             if streaming
             else grpc.unary_unary_rpc_method_handler
         )
+    idempotency = method.GetOptions().idempotency_level
+    acts = idempotency != MethodOptions.NO_SIDE_EFFECTS
     made = make(
-        boundary.streaming(name, handler) if streaming else boundary.unary(name, handler),
+        boundary.streaming(name, handler)
+        if streaming
+        else boundary.unary(name, handler, acts=acts),
         request_deserializer=parser(GetMessageClass(method.input_type)),
         response_serializer=serialize,
     )

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -86,7 +85,7 @@ class LogService:
             else DEFAULT_PROGRESS_INTERVAL,
             max_bytes=request.max_bytes or validate.MAX_FOLLOW_BYTES,
         )
-        async with aclosing(cast("Any", followed)) as items:
+        async with aclosing(followed) as items:
             async for item in items:
                 page: LogPage = item.page
                 for part in self._encode(page):

@@ -185,7 +185,8 @@ class Appender:
         header = SegmentHeader(
             log_id=self._log_id, first_sequence=first, created_ns=self._queue[0].time_ns
         )
-        fd = self._files.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        # What could be there has no frame: then its name would not be the next number.
+        fd = self._files.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             if self._files.write(fd, [header.encode()], 0) < SEGMENT_HEADER_BYTES:
                 raise OSError(errno.ENOSPC, "no segment header fits")

@@ -110,17 +110,24 @@ def recover(directory: Path, *, log_id: str, boot_id: str, files: Files) -> Reco
     if head is None and not sequences and not damaged and not lost_segment:
         place = Place(next_sequence=0, segment=None, offset=0, time_ns=0, run=None)
         return Recovered(place=place, start=0, resume_at=0, synced=place)
-    same_boot = head is not None and head.boot_id == boot_id and not lost_segment
     synced = _checkpoint(head, sequences)
     later = [sequence for sequence in sequences if head is None or sequence >= head.segment]
+    same_boot = head is not None and head.boot_id == boot_id
     place = _scan(directory, later, synced, log_id=log_id, resync=same_boot)
     if place.segment is not None:
         _cut(directory / segment_name(place.segment), place.offset, files)
     reserved = place.next_sequence + _UNKNOWN_NUMBERS if head is None else head.reserved
+    # On the same boot all that was written is there, unless somebody took it away.
+    complete = (
+        same_boot
+        and not lost_segment
+        and place.next_sequence >= synced.next_sequence
+        and (synced.segment is not None or synced.offset == 0)
+    )
     return Recovered(
         place=place,
         start=sequences[0] if sequences else place.next_sequence,
-        resume_at=place.next_sequence if same_boot else max(reserved, place.next_sequence),
+        resume_at=place.next_sequence if complete else max(reserved, place.next_sequence),
         synced=synced,
         unsynced_segments=() if place == synced else tuple(later[:-1]),
     )

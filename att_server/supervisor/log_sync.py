@@ -77,6 +77,8 @@ class LogSync:
 
     def write(self, records: list[Record]) -> None:
         """Writes records, or counts them as lost while the disk cannot be written."""
+        if self._stopping:
+            raise ValueError("the log is closed")
         appender = self._appender
         with self._lock:
             appender.add(records)
@@ -86,13 +88,16 @@ class LogSync:
                     appender.fail(self._reserve_failure)
                 else:
                     appender.write(self._reserved)
-            if appender.failure is not None or appender.sealed or self._reserve_low():
-                self._lock.notify_all()
-            elif self._sync_at is None and self._interval is not None:
+            if self._sync_at is None and self._interval is not None:
                 self._sync_at = time.monotonic() + self._interval
+                self._lock.notify_all()
+            elif appender.failure is not None or appender.sealed or self._reserve_low():
                 self._lock.notify_all()
         if self._every_write:
             self._sync()
+            with self._lock:
+                if self._checkpoint_due():
+                    self._lock.notify_all()
 
     def close(self) -> None:
         """Writes and syncs everything, gives unused numbers back, closes all files.
@@ -135,16 +140,20 @@ class LogSync:
             now = time.monotonic()
             low = self._reserve_low()
             failing = self._reserve_failure is not None or self._appender.failure is not None
-            raise_mark = low and (self._reserve_failure is None or now >= self._retry_at)
-            retry = failing and now >= self._retry_at
-            sync = bool(self._appender.sealed) or (
+            due = self._checkpoint_due()
+            calm = now >= self._retry_at
+            raise_mark = low and (self._reserve_failure is None or calm)
+            retry = failing and calm
+            keep = due and calm
+            # With a sync at every write, who writes syncs complete segments too.
+            sync = (bool(self._appender.sealed) and not self._every_write) or (
                 self._sync_at is not None and now >= self._sync_at
             )
-            if not (raise_mark or retry or sync):
+            if not (raise_mark or retry or sync or keep):
                 if self._stopping:
                     return False
                 times = [] if self._sync_at is None else [self._sync_at]
-                if failing:
+                if failing or due:
                     times.append(self._retry_at)
                 self._lock.wait(max(0.0, min(times) - now) if times else None)
                 return True
@@ -154,6 +163,7 @@ class LogSync:
             self._retry()
         if sync:
             self._sync()
+        if keep:
             self._keep_checkpoint()
         return True
 
@@ -226,19 +236,18 @@ class LogSync:
                 self._files.close(complete)
         self._synced = place if timed else segment_start
 
-    def _keep_checkpoint(self) -> None:
+    def _checkpoint_due(self) -> bool:
         kept, synced = self._checkpoint, self._synced
-        if (
-            kept is not None
-            and kept.segment == synced.segment
-            and synced.offset - kept.offset < CHECKPOINT_BYTES
-        ):
-            return
+        return kept is not None and (
+            kept.segment != synced.segment or synced.offset - kept.offset >= CHECKPOINT_BYTES
+        )
+
+    def _keep_checkpoint(self) -> None:
         try:
             self._put_head(self._reserved)
         except OSError:
-            # The old checkpoint is right as well; the next one may go better.
-            return
+            # The old checkpoint is right as well.
+            self._retry_at = time.monotonic() + RETRY_SECONDS
 
     def _put_head(self, reserved: int) -> None:
         """Replaces `head.json`, durably. Raises OSError."""

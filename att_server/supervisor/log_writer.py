@@ -215,18 +215,20 @@ class LogWriter:
         self._sync.close()
 
     def find_marker(self, run: bytes, kind: FrameKind, from_sequence: int = 0) -> Marker | None:
-        """The last marker of a kind of a run among the flushed records from `from_sequence` on.
+        """The marker of a kind of a run among the flushed records from `from_sequence` on.
 
-        Reads all headers from there on: for the last run, ask `open_run` first.
+        Reads headers from there on, or from the end back for an end marker.
         """
+        if kind == FrameKind.RUN_ENDED and run == self._run:
+            return None
         directory = self._appender.directory
         sequences = segment_sequences(os.listdir(directory))
-        for index in range(len(sequences) - 1, -1, -1):
-            if index + 1 < len(sequences) and sequences[index + 1] <= from_sequence:
-                break
-            marker = _marker_in(directory / segment_name(sequences[index]), run, kind)
+        before = [sequence for sequence in sequences if sequence <= from_sequence]
+        searched = sequences[max(0, len(before) - 1) :]
+        for sequence in searched if kind == FrameKind.RUN_STARTED else reversed(searched):
+            marker = _marker_in(directory / segment_name(sequence), run, kind, from_sequence)
             if marker is not None:
-                return marker if marker.sequence >= from_sequence else None
+                return marker
         return None
 
     def _finish_lines(self, flags: int) -> None:
@@ -266,8 +268,7 @@ def _encoded(payload: Mapping[str, Any]) -> bytes:
     return json.dumps(payload, separators=(",", ":")).encode()
 
 
-def _marker_in(path: Path, run: bytes, kind: FrameKind) -> Marker | None:
-    found: Marker | None = None
+def _marker_in(path: Path, run: bytes, kind: FrameKind, from_sequence: int) -> Marker | None:
     with mapped(path) as data:
         view = memoryview(data)
         offset = SEGMENT_HEADER_BYTES
@@ -275,11 +276,13 @@ def _marker_in(path: Path, run: bytes, kind: FrameKind) -> Marker | None:
             end = offset + frame.total_size
             if end > len(view):
                 break
-            if frame.kind == kind and frame.run == run and frame_intact(view, offset, frame):
-                found = Marker(
+            wanted = frame.kind == kind and frame.run == run
+            late = frame.first_sequence >= from_sequence
+            if wanted and late and frame_intact(view, offset, frame):
+                return Marker(
                     sequence=frame.first_sequence,
                     time_ns=frame.time_ns,
                     payload=json.loads(view[end - frame.size : end].tobytes()),
                 )
             offset = end
-    return found
+    return None

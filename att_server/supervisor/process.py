@@ -120,8 +120,8 @@ class Supervisor:
         self._log = LogWriter.open(
             Path(self._project, LOGS), log_id=self._spec.log_id, boot_id=self._state.boot_id
         )
-        # Known before the process is: a successor finds it by ATT_RUN_ID.
-        self._change(run=self._run, marker_sequence=self._log.next_sequence)
+        # On disk before the process is: a successor finds it by ATT_RUN_ID.
+        self._note(run=self._run, marker_sequence=self._log.next_sequence)
         try:
             app = AppProcess(
                 self._spec.command,
@@ -240,15 +240,7 @@ class Supervisor:
         with contextlib.suppress(OSError):  # the state has the end as well
             self._log.close()
         run = None if self._state.run is None else replace(self._state.run, end=end)
-        self._state = replace(
-            self._state,
-            revision=self._state.revision + 1,
-            state=state,
-            reason=reason,
-            start_failure=start_failure,
-            run=run,
-        )
-        self._save()
+        self._note(state=state, reason=reason, start_failure=start_failure, run=run)
         with contextlib.suppress(OSError):
             os.unlink(self._socket)
         os.close(self._lock)
@@ -263,9 +255,12 @@ class Supervisor:
         return RunEnd(signal=-status, time=utc(time.time()), duration=duration)
 
     def _change(self, **fields: object) -> None:
+        self._note(**fields)
+        self._control.push_state(self._state.form())
+
+    def _note(self, **fields: object) -> None:
         self._state = replace(self._state, revision=self._state.revision + 1, **fields)  # type: ignore[arg-type]  # names and types are State's
         self._save()
-        self._control.push_state(self._state.form())
 
     def _save(self) -> None:
         # Where the disk is full the app goes on; what is not recorded now is

@@ -266,8 +266,12 @@ class Head:
         """The head in `data`, None if that is damaged. Fields of later versions are ignored."""
         try:
             form: dict[str, Any] = json.loads(data)
+            log_id = str(form["log_id"])
+            run = str(form.get("run", ""))
+            if run:
+                run_to_bytes(run)
             return Head(
-                log_id=str(form["log_id"]),
+                log_id=log_id,
                 start=int(form["start"]),
                 next=int(form["next"]),
                 reserved=int(form["reserved"]),
@@ -275,7 +279,7 @@ class Head:
                 segment=int(form["segment"]),
                 offset=int(form["offset"]),
                 time_ns=int(form.get("time_ns", 0)),
-                run=str(form.get("run", "")),
+                run=run,
             )
         except (ValueError, TypeError, KeyError):
             return None

@@ -25,6 +25,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,8 @@ from att_server.supervisor.settle import settle
 from att_server.supervisor.state import Spec
 
 CRASH_FILE = "crash.txt"
+LOCK_WITHIN = 1.0
+"""Seconds that a supervisor whose end is on disk already gets to let go of the project."""
 _MAX_REQUEST = 64 * 1024
 _PR_SET_NAME = 15
 
@@ -143,10 +146,12 @@ def _work(connection: socket.socket, request: Mapping[str, Any]) -> None:
 def _supervise(connection: socket.socket, directory: str, boot_id: str) -> None:
     spec = Spec.load(directory)
     project = os.path.dirname(os.path.dirname(directory))
-    lock = take_lock(project)
-    if lock is None:
-        refuse(connection, "locked", "another supervisor has the project")
-        return
+    deadline = time.monotonic() + LOCK_WITHIN
+    while (lock := take_lock(project)) is None:
+        if time.monotonic() > deadline:
+            refuse(connection, "locked", "another supervisor has the project")
+            return
+        time.sleep(0.005)
     app_process.become_subreaper()
     settle(project, log_id=spec.log_id, boot_id=boot_id)
     Supervisor(directory, spec, lock=lock, boot_id=boot_id, server=connection).run()

@@ -7,30 +7,32 @@
 // is missed and none comes twice.
 import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import grpc from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 
 const PROTOS = fileURLToPath(new URL('../../protos', import.meta.url));
+const CHANNEL_OPTIONS = { 'grpc.initial_reconnect_backoff_ms': 50, 'grpc.max_reconnect_backoff_ms': 2000 };
 const FIRST_PAUSE = 50, LONGEST_PAUSE = 2000; // milliseconds between two attempts to resume
 
 // 64-bit integers come as strings: a cursor with a generation does not fit a JavaScript number.
-const definition = loadSync('att/v1/log_service.proto', {
+const definition = loadSync(['att/v1/log_service.proto', 'att/v1/runtime_service.proto'], {
   includeDirs: [PROTOS], longs: String, enums: String, oneofs: true, defaults: true,
 });
-const { LogService } = grpc.loadPackageDefinition(definition).att.v1;
+const { LogService, RuntimeService } = grpc.loadPackageDefinition(definition).att.v1;
 
-/** Yields what the log holds from `cursor` on, and what is added, until the run has ended. */
-export async function* follow(client, projectId, cursor) {
+/** Yields what the log holds from `cursor` on, and what is added, until the run `runId` has ended. */
+export async function* follow(client, projectId, cursor, runId) {
   let pause = FIRST_PAUSE;
   for (;;) {
-    const call = client.FollowLogs({ projectId, start: { cursor }, untilExit: true });
+    const call = client.FollowLogs({ projectId, start: { cursor } });
     try {
       for await (const batch of call) {
         yield* batch.records;
         cursor = batch.cursor; // behind what was just handed on
         pause = FIRST_PAUSE;
+        if (batch.records.some(({ run }) => run?.marker === 'ended' && run.runId === runId)) return;
       }
-      return; // only an OK end says that all was sent
     } catch (error) {
       if (error.code !== grpc.status.UNAVAILABLE) throw error;
     } finally {
@@ -39,6 +41,12 @@ export async function* follow(client, projectId, cursor) {
     await sleep(pause * (0.5 + Math.random() / 2));
     pause = Math.min(2 * pause, LONGEST_PAUSE);
   }
+}
+
+/** Names the current or last run of the project's app. */
+export async function currentRun(client, projectId) {
+  const { runtime } = await promisify(client.GetRuntime.bind(client))({ projectId });
+  return runtime.runId;
 }
 
 /** Yields a record as objects for JSON: one a line of the app, one a marker, one a gap. */
@@ -58,11 +66,12 @@ export function* objects(record) {
 }
 
 async function main([target, projectId, cursor = '0']) {
-  const client = new LogService(target, grpc.credentials.createInsecure(), {
-    'grpc.initial_reconnect_backoff_ms': 50, 'grpc.max_reconnect_backoff_ms': 2000,
-  });
+  const credentials = grpc.credentials.createInsecure();
+  const logs = new LogService(target, credentials, CHANNEL_OPTIONS);
+  const runtimes = new RuntimeService(target, credentials, CHANNEL_OPTIONS);
   try {
-    for await (const record of follow(client, projectId, cursor)) {
+    const runId = await currentRun(runtimes, projectId);
+    for await (const record of follow(logs, projectId, cursor, runId)) {
       for (const object of objects(record)) console.log(JSON.stringify(object));
     }
   } catch (error) {
@@ -71,7 +80,8 @@ async function main([target, projectId, cursor = '0']) {
     console.error(`${reason}: ${error.details ?? error}`);
     process.exitCode = 1;
   } finally {
-    client.close();
+    logs.close();
+    runtimes.close();
   }
 }
 

@@ -18,7 +18,13 @@ from collections.abc import Iterator
 
 import grpc
 
-from att.v1 import log_pb2, log_service_pb2, log_service_pb2_grpc
+from att.v1 import (
+    log_pb2,
+    log_service_pb2,
+    log_service_pb2_grpc,
+    runtime_service_pb2,
+    runtime_service_pb2_grpc,
+)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between two attempts to resume
 CHANNEL_OPTIONS = (
@@ -41,28 +47,39 @@ def read(channel: grpc.Channel, project_id: str, cursor: int = 0) -> Iterator[lo
 
 
 def follow(channel: grpc.Channel, project_id: str, cursor: int = 0) -> Iterator[log_pb2.LogRecord]:
-    """What the log holds from `cursor` on, and what is added, until the run has ended.
+    """What the log holds from `cursor` on, and what is added, until the app's run has ended.
 
     Resumes for as long as the server is unavailable. Raises grpc.RpcError for
-    every other end: only an OK end of the stream says that all was sent.
+    every other failure.
     """
+    runtimes = runtime_service_pb2_grpc.RuntimeServiceStub(channel)
+    asked = runtime_service_pb2.GetRuntimeRequest(project_id=project_id)
+    run_id = runtimes.GetRuntime(asked, timeout=30).runtime.run_id
     stub = log_service_pb2_grpc.LogServiceStub(channel)
     pause = FIRST_PAUSE
     while True:
-        request = log_service_pb2.FollowLogsRequest(project_id=project_id, until_exit=True)
+        request = log_service_pb2.FollowLogsRequest(project_id=project_id)
         request.start.cursor = cursor
+        batches = stub.FollowLogs(request)
         try:
-            for batch in stub.FollowLogs(request):
+            for batch in batches:
                 yield from batch.records
                 cursor = batch.cursor  # behind what was just handed on
                 pause = FIRST_PAUSE
+                if any(ends(record, run_id) for record in batch.records):
+                    return
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.UNAVAILABLE:
                 raise
-        else:
-            return
+        finally:
+            batches.cancel()
         time.sleep(pause * random.uniform(0.5, 1))
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def ends(record: log_pb2.LogRecord, run_id: str) -> bool:
+    """Whether the record says that the run ended; all its lines lie before."""
+    return record.run.run_id == run_id and record.run.HasField("ended")
 
 
 def text(record: log_pb2.LogRecord) -> Iterator[str]:

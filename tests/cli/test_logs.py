@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import shlex
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.att import ATT, att, environment, python, running_att
+import att_client
+from tests.cli.att import ATT, PATIENCE, att, environment, python, running_att
 from tests.server_process import ServerProcess, wait_until
 
 HEAD = 'set -o pipefail; "$@" 2>/dev/null | head -1'
@@ -26,10 +28,15 @@ def run_app(target: str, tmp_path: Path) -> RunApp:
 
     def run(project_id: str, code: str) -> None:
         start_app(target, tmp_path, project_id, code)
-        ended = att("logs", project_id, "--until-exit", target=target)
-        assert ended.code == 0, ended.stderr
+        asyncio.run(until_exited(target, project_id))
 
     return run
+
+
+async def until_exited(target: str, project_id: str) -> None:
+    async with asyncio.timeout(PATIENCE), att_client.connect(target) as client:
+        while (await client.runtimes.get(project_id)).state is not att_client.RuntimeState.EXITED:
+            await asyncio.sleep(0.01)
 
 
 def start_app(target: str, directory: Path, project_id: str, code: str) -> None:
@@ -41,8 +48,9 @@ def start_app(target: str, directory: Path, project_id: str, code: str) -> None:
 
 
 def test_plain_output_is_exactly_what_the_app_wrote(target: str, run_app: RunApp) -> None:
-    written = b"plain\n" + bytes(range(256)) + b"\n" + b"x" * 200_000 + b"\n\n\r\nno newline"
-    run_app("bytes", f"import os; os.write(1, {written[:262]!r}); os.write(1, {written[262:]!r})")
+    form = "b'plain\\n' + bytes(range(256)) + b'\\n' + b'x' * 200_000 + b'\\n\\n\\r\\nno newline'"
+    written = eval(form)
+    run_app("bytes", f"import os; rest = {form}\nwhile rest: rest = rest[os.write(1, rest):]")
     ended = att("logs", "bytes", target=target)
     assert ended.code == 0
     assert ended.stdout == written
@@ -118,6 +126,15 @@ def test_a_long_log_is_printed_whole(target: str, run_app: RunApp) -> None:
     assert ended.stdout.splitlines() == [b"%9d" % n for n in range(300_000)]
 
 
+def test_an_open_line_is_closed_only_where_something_else_follows(
+    target: str, run_app: RunApp
+) -> None:
+    run_app("open", "import os; os.write(1, b'one')")
+    assert att("start", "open", target=target).code == 0
+    asyncio.run(until_exited(target, "open"))
+    assert att("logs", "open", target=target).stdout == b"one\none"
+
+
 def test_a_reader_that_leaves_ends_it_quietly(target: str, run_app: RunApp) -> None:
     run_app("left", "print('\\n'.join(map(str, range(100_000))))")
     for options in ([], ["--json"], ["-f"]):
@@ -146,14 +163,21 @@ def test_ctrl_c_ends_a_follow_with_130(target: str, run_app: RunApp) -> None:
 def test_a_follow_until_exit_waits_for_a_project_that_never_ran(
     target: str, tmp_path: Path
 ) -> None:
-    directory = str(tmp_path)
-    att("project", "create", "patient", "--path", directory, "--command", "echo hi", target=target)
+    seen = tmp_path / "seen"
+    code = (
+        f"import os, time\nwhile not os.path.exists({str(seen)!r}): time.sleep(0.01)\nprint('hi')"
+    )
+    command = ("--path", str(tmp_path), "--command", shlex.join(python(code)))
+    assert att("project", "create", "patient", *command, target=target).code == 0
     with running_att("logs", "patient", "--until-exit", "--json", target=target) as process:
-        att("start", "patient", target=target)
         assert process.stdout is not None
-        lines = [json.loads(line) for line in process.stdout]
+        assert att("start", "patient", target=target).code == 0
+        assert "started" in json.loads(process.stdout.readline())["run"]
+        seen.touch()
+        assert json.loads(process.stdout.readline())["line"] == "hi"
+        assert "ended" in json.loads(process.stdout.readline())["run"]
+        assert process.stdout.read() == b""
         assert process.wait(30) == 0
-    assert [line.get("line") for line in lines] == [None, "hi", None]
 
 
 def test_a_follow_survives_the_server(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -4,136 +4,26 @@ import asyncio
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from att_server.adapters.segments import SegmentLogStore
-from att_server.core.model import (
-    GapReason,
-    LogChunk,
-    LogGap,
-    LogPage,
-    LogStream,
-    RunEnded,
-    RunStarted,
+from att_server.core.model import LogChunk, LogStream, RunEnded, RunStarted
+from tests.contract.log_fillings import (
+    LOG,
+    PROJECT,
+    RUN,
+    START,
+    Filling,
+    Lines,
+    MemoryFilling,
+    SegmentFilling,
+    lines_of,
+    read_all,
 )
-from att_server.core.ports import LogStore
-from att_server.supervisor.log_writer import LogWriter
-from att_server.supervisor.segment import (
-    FLAG_PARTIAL,
-    FLAG_UNTERMINATED,
-    STREAM_STDERR,
-    STREAM_STDOUT,
-    run_to_bytes,
-)
-from att_server.testing.log_store import MemoryLogStore
-
-PROJECT = "web"
-LOG = "01JLOG00000000000000000000"
-RUN = "01JRAN00000000000000000000"
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-# The line, its stream and its run, by sequence number.
-Lines = dict[int, tuple[bytes, LogStream, str]]
-
-
-class MemoryFilling:
-    """Fills a store in memory."""
-
-    def __init__(self) -> None:
-        self.store = MemoryLogStore()
-        self.time = START
-
-    def lines(
-        self,
-        *lines: bytes,
-        stream: LogStream = LogStream.STDOUT,
-        partial: bool = False,
-        unterminated: bool = False,
-    ) -> None:
-        self.store.append_lines(
-            PROJECT,
-            LOG,
-            *lines,
-            stream=stream,
-            run_id=RUN,
-            time=self.time,
-            partial=partial,
-            unterminated=unterminated,
-        )
-
-    def started(self) -> None:
-        self.store.append_started(
-            PROJECT, LOG, RUN, command=["python", "app.py"], pid=7, time=self.time
-        )
-
-    def ended(self) -> None:
-        self.store.append_ended(
-            PROJECT, LOG, RUN, exit_code=3, duration=timedelta(seconds=1.5), time=self.time
-        )
-
-    def close(self) -> None:
-        pass
-
-
-class SegmentFilling:
-    """Fills small segments as a supervisor does."""
-
-    def __init__(self, state_dir: Path, segment_bytes: int = 2000) -> None:
-        self.store = SegmentLogStore(state_dir, cache_bytes=8192)
-        self.time = START
-        self.directory = state_dir / "projects" / PROJECT / "logs"
-        self._writer: LogWriter | None = None
-        self._segment_bytes = segment_bytes
-
-    @property
-    def writer(self) -> LogWriter:
-        if self._writer is None:
-            self._writer = LogWriter.open(
-                self.directory,
-                log_id=LOG,
-                boot_id="boot",
-                clock_ns=lambda: (
-                    (self.time - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000
-                ),
-                sync="never",
-                segment_bytes=self._segment_bytes,
-            )
-        return self._writer
-
-    def lines(
-        self,
-        *lines: bytes,
-        stream: LogStream = LogStream.STDOUT,
-        partial: bool = False,
-        unterminated: bool = False,
-    ) -> None:
-        blob = b"\n".join(lines) + b"\n"
-        flags = FLAG_PARTIAL * partial | FLAG_UNTERMINATED * unterminated
-        number = STREAM_STDOUT if stream is LogStream.STDOUT else STREAM_STDERR
-        self.writer.append_lines(number, run_to_bytes(RUN), [(blob, flags)])
-        self.writer.flush()
-
-    def started(self) -> None:
-        payload = {"command": ["python", "app.py"], "pid": 7, "release_id": ""}
-        self.writer.append_started(run_to_bytes(RUN), payload)
-        self.writer.flush()
-
-    def ended(self) -> None:
-        self.writer.append_ended(run_to_bytes(RUN), {"exit_code": 3, "duration": 1.5})
-        self.writer.flush()
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-
-Filling = MemoryFilling | SegmentFilling
 
 
 @pytest.fixture(params=["memory", "segments"])
@@ -142,36 +32,6 @@ def filling(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Filling]
     yield made
     made.close()
     asyncio.run(made.store.aclose())
-
-
-async def read_all(store: LogStore, cursor: int = 0, max_bytes: int = 1000) -> list[LogPage]:
-    """All pages from `cursor` to the end, each checked for shape."""
-    pages = []
-    while True:
-        page = await store.read(PROJECT, LOG, cursor=cursor, max_bytes=max_bytes)
-        at = cursor
-        for record in page.records:
-            assert record.first_sequence == at
-            at = record.next_sequence
-        assert at == page.cursor
-        if page.records:
-            pages.append(page)
-        if page.cursor == page.bounds.end:
-            return pages
-        assert page.cursor > cursor
-        cursor = page.cursor
-
-
-def lines_of(pages: list[LogPage]) -> Lines:
-    result: Lines = {}
-    for page in pages:
-        for record in page.records:
-            if isinstance(record, LogChunk):
-                lines = record.lines.split(b"\n")[:-1]
-                assert len(lines) == record.line_count
-                for index, line in enumerate(lines):
-                    result[record.first_sequence + index] = (line, record.stream, record.run_id)
-    return result
 
 
 async def test_a_log_that_was_never_written_is_empty(filling: Filling) -> None:
@@ -389,73 +249,3 @@ async def check_random(
     for moment in {START + timedelta(seconds=s) for s in range(0, 40, 3)}:
         cursor = await filling.store.seek_time(PROJECT, LOG, moment)
         assert cursor == sum(time < moment for time in times)
-
-
-# Segments -------------------------------------------------------------------
-
-
-@pytest.fixture
-def segments(tmp_path: Path) -> Iterator[SegmentFilling]:
-    filling = SegmentFilling(tmp_path)
-    yield filling
-    filling.close()
-    asyncio.run(filling.store.aclose())
-
-
-async def test_readers_at_one_place_share_one_page(segments: SegmentFilling) -> None:
-    segments.lines(*[b"x" * 50] * 10)
-    pages = [await segments.store.read(PROJECT, LOG, cursor=3, max_bytes=400) for _ in range(3)]
-    assert pages[0] is pages[1] is pages[2]
-
-
-async def test_a_segment_removed_from_the_front_leaves_a_gap(segments: SegmentFilling) -> None:
-    for _ in range(10):
-        segments.lines(*[b"x" * 99] * 10)
-    await read_all(segments.store)
-    (segments.directory / f"{0:020d}.seg").unlink()
-    await segments.store.aclose()
-
-    page = await segments.store.read(PROJECT, LOG, cursor=5, max_bytes=100)
-
-    start = page.bounds.start
-    gap = LogGap(first_sequence=5, count=start - 5, reason=GapReason.RETENTION)
-    assert start > 5
-    assert page.records[0] == gap
-    assert page.records[1].first_sequence == start
-
-
-@pytest.mark.parametrize("looked_before", [False, True])
-async def test_damage_anywhere_is_a_gap_and_never_wrong_lines(
-    tmp_path: Path, looked_before: bool
-) -> None:
-    segments = SegmentFilling(tmp_path, 400)
-    for number in range(12):
-        segments.lines(b"%d" % number, b"second")
-    segments.close()
-    expected = {s: (line, LogStream.STDOUT, RUN) for s, line in enumerate(range_lines())}
-    path = segments.directory / f"{0:020d}.seg"
-    whole = path.read_bytes()
-    store = SegmentLogStore(tmp_path, cache_bytes=0)
-    for offset in range(len(whole)):
-        path.write_bytes(whole)
-        if looked_before:
-            await read_all(store)
-        else:
-            await store.aclose()
-        broken = bytearray(whole)
-        broken[offset] ^= 0xFF
-        path.write_bytes(broken)
-        pages = await read_all(store)
-        lines = lines_of(pages)
-        assert lines.items() <= expected.items()
-        gaps = [r for page in pages for r in page.records if isinstance(r, LogGap)]
-        missing = sum(gap.count for gap in gaps)
-        assert {gap.reason for gap in gaps} <= {GapReason.DAMAGED}
-        assert len(lines) + missing == 24
-    await store.aclose()
-
-
-def range_lines() -> Iterator[bytes]:
-    for number in range(12):
-        yield b"%d" % number
-        yield b"second"

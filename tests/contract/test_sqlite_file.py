@@ -135,6 +135,7 @@ async def test_a_killed_writer_leaves_every_write_it_was_told_of_and_no_half(
 
 
 async def test_processes_that_write_at_once_share_the_numbers_without_hole(path: Path) -> None:
+    await make(path)  # a new file is made by one process, the holder of the state directory
     with ExitStack() as stack:
         processes = [stack.enter_context(writing(path, name)) for name in ("a", "b", "c")]
         outputs = [output(process) for process in processes]
@@ -227,6 +228,30 @@ async def test_cancelled_writes_leave_all_or_nothing_and_a_store_that_works(path
     await store.append_events(event("last"))
     kept = await all_events(store)
     assert [one.sequence for one in kept] == list(range(len(kept)))
+    await store.aclose()
+
+
+async def test_cancelled_readers_leave_room_for_others(path: Path) -> None:
+    await make(path)
+    store = await SqliteStateStore.open(path)
+    for steps in range(60):
+        read = asyncio.create_task(all_events(store))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        read.cancel()
+    assert len(await all_events(store)) == 1
+    await store.aclose()
+
+
+async def test_closing_waits_for_a_write_whose_caller_is_gone(path: Path) -> None:
+    store = await SqliteStateStore.open(path)
+    write = asyncio.create_task(store.append_events(event("first")))
+    await asyncio.sleep(0)
+    write.cancel()
+    await asyncio.wait([write])
+    await store.aclose()
+    store = await SqliteStateStore.open(path)
+    assert [kept.event_type for kept in await all_events(store)] == ["first"]
     await store.aclose()
 
 

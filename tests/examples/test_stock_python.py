@@ -11,17 +11,19 @@ import grpc
 import grpc_testing
 import pytest
 
-from att.v1 import log_pb2, log_service_pb2
+from att.v1 import log_pb2, log_service_pb2, runtime_pb2, runtime_service_pb2
 from examples.stock_python import att_logs
 
 LOG_SERVICE = log_service_pb2.DESCRIPTOR.services_by_name["LogService"]
+RUNTIME_SERVICE = runtime_service_pb2.DESCRIPTOR.services_by_name["RuntimeService"]
+GET = RUNTIME_SERVICE.methods_by_name["GetRuntime"]
 READ = LOG_SERVICE.methods_by_name["ReadLogs"]
 FOLLOW = LOG_SERVICE.methods_by_name["FollowLogs"]
 
 
 @pytest.fixture
 def channel() -> Any:
-    return grpc_testing.channel([LOG_SERVICE], grpc_testing.strict_real_time())
+    return grpc_testing.channel([LOG_SERVICE, RUNTIME_SERVICE], grpc_testing.strict_real_time())
 
 
 @pytest.fixture
@@ -36,16 +38,27 @@ def lines(first: int, *texts: str) -> log_pb2.LogRecord:
     return log_pb2.LogRecord(chunk=chunk)
 
 
+def ended(sequence: int, run_id: str) -> log_pb2.LogRecord:
+    marker = log_pb2.RunMarker(
+        sequence=sequence, run_id=run_id, ended=log_pb2.RunEnded(exit_code=0)
+    )
+    return log_pb2.LogRecord(run=marker)
+
+
 def printed(records: Iterator[log_pb2.LogRecord]) -> list[str]:
     return [line for record in records for line in att_logs.text(record)]
 
 
 class Follower:
-    """Follows on a thread of its own; `line()` waits for the next line."""
+    """Follows the run `r1` on a thread of its own; `line()` waits for the next line."""
 
     def __init__(self, channel: Any, thread: ThreadPoolExecutor) -> None:
         self._lines: Queue[str] = Queue()
         self.done: Future[None] = thread.submit(self._run, channel)
+        _, _, rpc = channel.take_unary_unary(GET)
+        runtime = runtime_pb2.Runtime(run_id="r1")
+        answer = runtime_service_pb2.GetRuntimeResponse(runtime=runtime)
+        rpc.terminate(answer, (), grpc.StatusCode.OK, "")
 
     def _run(self, channel: Any) -> None:
         for record in att_logs.follow(channel, "web"):
@@ -78,7 +91,7 @@ def test_reading_goes_from_page_to_page_until_there_is_no_more(
     assert [first.start.cursor, second.start.cursor] == [0, 2]
 
 
-def test_following_resumes_behind_what_was_received_and_ends_on_ok_only(
+def test_following_resumes_behind_what_was_received_until_the_run_has_ended(
     channel: Any, thread: ThreadPoolExecutor
 ) -> None:
     follower = Follower(channel, thread)
@@ -92,11 +105,12 @@ def test_following_resumes_behind_what_was_received_and_ends_on_ok_only(
     gap = log_pb2.LogGap(
         first_sequence=2, count=3, reason=log_pb2.LogGapReason.LOG_GAP_REASON_DAMAGED
     )
-    records = [log_pb2.LogRecord(gap=gap), lines(5, "c")]
-    rpc.send_response(log_service_pb2.FollowLogsResponse(records=records, cursor=6))
+    records = [log_pb2.LogRecord(gap=gap), ended(5, "r0"), lines(6, "c"), ended(7, "r1")]
+    rpc.send_response(log_service_pb2.FollowLogsResponse(records=records, cursor=8))
     assert follower.line() == "2 -- 3 missing: LOG_GAP_REASON_DAMAGED"
-    assert follower.line() == "5 c"
-    end(rpc, grpc.StatusCode.OK)
+    assert follower.line() == "5 -- run r0 ended"
+    assert follower.line() == "6 c"
+    assert follower.line() == "7 -- run r1 ended"
     follower.done.result(10)
     assert [first.start.cursor, second.start.cursor] == [0, 2]
 

@@ -320,6 +320,31 @@ def test_a_lost_head_costs_numbers_but_never_reuses_one(tmp_path: Path, head: by
     assert [gap.reason for gap in gaps_of(records)] == [GapReason.MACHINE_CRASH]
 
 
+@pytest.mark.parametrize("taken", ["the last segment", "half of the last segment", "all segments"])
+def test_what_somebody_took_away_is_a_gap_and_its_numbers_stay_taken(
+    tmp_path: Path, taken: str
+) -> None:
+    writer = open_writer(tmp_path, segment_bytes=500)
+    for number in range(20):
+        writer.append_lines(1, RUN, [(b"%d\n" % number, 0)])
+        writer.flush()
+    writer.close()
+    paths = sorted(logs_of(tmp_path).glob("*.seg"))
+    if taken.startswith("half"):
+        paths[-1].write_bytes(paths[-1].read_bytes()[: SEGMENT_HEADER_BYTES + 10])
+    else:
+        for path in paths if taken.startswith("all") else paths[-1:]:
+            path.unlink()
+
+    again = open_writer(tmp_path, segment_bytes=500)
+    again.append_lines(1, RUN, [(b"new\n", 0)])
+    again.close()
+
+    lines = lines_of(records_of(tmp_path))
+    assert lines.pop(20) == b"new"
+    assert all(line == b"%d" % number for number, line in lines.items())
+
+
 # A full disk ----------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -27,16 +28,30 @@ while True:
         time.sleep(float(sys.argv[1]))
 """
 
-ESCAPES = """
-import os, sys, time
+DAEMON = """
+import os, time
+read, write = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork():
         os._exit(0)
-    os.execve("/bin/sh", ["sh", "-c", "echo $$ > daemon; exec sleep 600"], {})
+    with open("daemon", "w") as file:
+        file.write(str(os.getpid()))
+    os.write(write, b"x")
+    time.sleep(600)
+os.read(read, 1)
 print("up", flush=True)
 time.sleep(600)
 """
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """The pid of a process that has nothing to do with any app."""
+    process = subprocess.Popen(["sleep", "60"])
+    yield process.pid
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture
@@ -85,17 +100,15 @@ async def test_the_tree_goes_with_the_supervisor_and_the_log_says_so_once(
     assert counted(host.output()) > 20
 
 
-async def test_descendants_with_another_session_and_environment_go_too(
+async def test_daemons_of_the_app_go_with_the_supervisor(
     host: Host, driver: SupervisorDriver, listener: Listener
 ) -> None:
-    started = await driver.start(host.python("import os; os.environ.clear()\n" + ESCAPES))
-    await until(lambda: (host.work / "daemon").exists() and host.output() == b"up\n", "up")
-    # Without its supervisor the daemon is a child of init and says nothing of
-    # its run: only what a living parent leads to can be found. It is a child of
-    # the supervisor here, so the supervisor is stopped instead of killed.
-    await driver.stop("app", None)
-    assert not alive(started.pid)
-    assert not alive(int((host.work / "daemon").read_text()))
+    await driver.start(host.python(DAEMON))
+    await until(lambda: host.output() == b"up\n", "the daemon is up")
+    daemon = int((host.work / "daemon").read_text())
+    host.kill_supervisor()
+    await listener.until("app", over)
+    assert not alive(daemon)
 
 
 async def test_a_start_after_a_lost_supervisor_goes_on_in_the_same_log(
@@ -160,7 +173,7 @@ async def test_a_restart_of_the_host_is_told_from_a_lost_supervisor(host: Host) 
     await again.aclose()
 
 
-async def test_a_pid_that_another_process_has_now_is_left_alone(host: Host) -> None:
+async def test_a_pid_that_another_process_has_now_is_left_alone(host: Host, stranger: int) -> None:
     driver = await host.opened("app")
     await driver.start(host.spec("sleep", "60"))
     await driver.aclose()
@@ -168,21 +181,16 @@ async def test_a_pid_that_another_process_has_now_is_left_alone(host: Host) -> N
     state = host.state()
     assert state.run is not None
     processes.end_run(state.run.run_id, None, within=WITHIN)
-    # As if the pid of the app had come to this very process, or its like.
-    stranger = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+    # As if the pid of the app had come to a stranger.
     path = host.supervisor() / "state.json"
     form = json.loads(path.read_text())
     form["run"]["pid"] = stranger
     path.write_text(json.dumps(form))
     again = host.driver()
-    try:
-        found = await again.adopt({"app": host.log_id}, Listener())
-        assert found["app"].state is RuntimeState.EXITED
-        assert alive(stranger)
-    finally:
-        os.kill(stranger, signal.SIGKILL)
-        os.waitpid(stranger, 0)
-        await again.aclose()
+    found = await again.adopt({"app": host.log_id}, Listener())
+    assert found["app"].state is RuntimeState.EXITED
+    assert alive(stranger)
+    await again.aclose()
 
 
 async def test_an_app_that_says_nothing_of_its_run_is_known_by_its_start(host: Host) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
@@ -175,8 +176,6 @@ async def test_a_supervisor_that_does_not_answer_is_unknown_until_it_does(host: 
     await driver.aclose()
     pid = host.state().pid
     os.kill(pid, signal.SIGSTOP)
-    from datetime import timedelta
-
     listener = Listener()
     again = host.driver(answers_within=timedelta(seconds=0.2))
     try:

@@ -235,6 +235,31 @@ async def test_a_cancelled_stream_closes_its_generator_and_logs_nothing(
     assert not caplog.records
 
 
+async def test_what_was_begun_to_change_comes_to_its_end_when_the_caller_leaves(
+    serve: Serve,
+) -> None:
+    entered, finish, stored = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def create(_request: Any, _call: Call) -> Answer:
+        entered.set()
+        await finish.wait()
+        stored.set()
+        return project_service_pb2.CreateProjectResponse()
+
+    wire = await serve(CreateProject=create)
+    call = wire.unary("CreateProject")
+    waiting = asyncio.ensure_future(call)
+    await asyncio.wait_for(entered.wait(), BOUND)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    drained = asyncio.create_task(wire.boundary.drain(timedelta(seconds=60)))
+    await asyncio.sleep(0)
+    assert not drained.done()
+    finish.set()
+    await asyncio.wait_for(drained, BOUND)
+    assert stored.is_set()
+
+
 async def test_a_drain_ends_streams_at_once_and_lets_calls_finish(serve: Serve) -> None:
     entered, finish = asyncio.Event(), asyncio.Event()
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from io import FileIO
 from pathlib import Path
 
 from att_server.adapters.clock import SystemClock
@@ -162,6 +163,12 @@ class Host:
         connection = connect(self.supervisor(project))
         connection.settimeout(WITHIN)
         return connection
+
+    def pipe(self, project: str = "app") -> FileIO:
+        """The writing end of the app's standard output."""
+        run = self.state(project).run
+        assert run is not None
+        return FileIO(f"/proc/{run.pid}/fd/1", "w")
 
     def kill_supervisor(self, project: str = "app") -> None:
         """SIGKILL, and returns when it is gone."""

@@ -135,6 +135,9 @@ def test_a_clean_close_gives_unused_numbers_back(tmp_path: Path) -> None:
     writer.append_started(RUN, {"command": ["app"], "pid": 1})
     writer.close()
     writer.close()
+    writer.append_ended(RUN, {"exit_code": 0, "duration": 0.0})
+    with pytest.raises(ValueError, match="closed"):
+        writer.flush()
     head = Head.load(tmp_path)
     assert head is not None
     assert head.next == head.reserved == 1

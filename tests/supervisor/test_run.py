@@ -12,6 +12,7 @@ import pytest
 
 from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.core.model import RuntimeState
+from att_server.supervisor import processes
 from att_server.supervisor.segment import FLAG_UNTERMINATED, FrameKind
 from tests.supervisor.host import Host, Listener, alive, until
 
@@ -301,8 +302,8 @@ async def test_what_an_app_leaves_behind_is_killed_after_the_grace(
 async def test_a_stranger_that_holds_the_pipe_does_not_keep_the_run_open(
     host: Host, driver: SupervisorDriver, listener: Listener
 ) -> None:
-    status = await driver.start(host.spec("sleep", "60"))
-    with open(f"/proc/{status.pid}/fd/1", "wb", buffering=0) as pipe:
+    await driver.start(host.spec("sleep", "60"))
+    with host.pipe() as pipe:
         pipe.write(b"from outside\n")
         stopped = await driver.stop("app", None)
     assert stopped is not None
@@ -321,13 +322,12 @@ async def test_a_signal_reaches_the_main_process_only(host: Host, driver: Superv
 async def test_output_of_children_that_die_one_by_one_is_reaped(
     host: Host, driver: SupervisorDriver
 ) -> None:
-    program = "for i in 1 2 3 4 5; do (sh -c 'sleep 0.01 & exec true' &); done; sleep 0.2; echo up; exec sleep 60"
+    orphans = "for i in 1 2 3 4 5; do (sh -c 'sleep 0.01 & exec true' &); done"
+    program = f"{orphans}; sleep 0.2; echo up; exec sleep 60"
     status = await driver.start(host.spec("sh", "-c", program))
     await until(lambda: host.output() == b"up\n", "the app is up")
     await until(lambda: children(host.state().pid) == [status.pid], "orphans are reaped")
 
 
 def children(pid: int) -> list[int]:
-    from att_server.supervisor import processes
-
     return [process.pid for process in processes.everyone().values() if process.parent == pid]

@@ -65,8 +65,8 @@ def test_a_head_of_another_release_is_read() -> None:
         b'"segment":1,"offset":64,"from_the_future":true}'
     )
     assert head == Head(log_id="L", start=1, next=2, reserved=3, boot_id="b", segment=1, offset=64)
-    assert Head.decode(replace(head, run="R", time_ns=4).encode()) == replace(
-        head, run="R", time_ns=4
+    assert Head.decode(replace(head, run="0" * 25 + "1", time_ns=4).encode()) == replace(
+        head, run="0" * 25 + "1", time_ns=4
     )
 
 
