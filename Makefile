@@ -27,22 +27,24 @@ demo: venv ## shows ATT at work: an app, its log, and a server that is killed
 
 .PHONY: check
 check: venv node ## runs every gate, as CI does
-	@buf lint
-	buf format --diff --exit-code
-	.ci/breaking
-	python protos/generate.py --check
-	ruff format --check .
-	ruff check .
-	mypy
-	lint-imports
-	$(PYTEST) -n $(WORKERS) --cov --cov-report=term:skip-covered
+	@step() { printf '\n== %s\n' "$$*"; "$$@"; }
+	step buf lint
+	step buf format --diff --exit-code
+	step .ci/breaking
+	step python protos/generate.py --check
+	step ruff format --check .
+	step ruff check .
+	step mypy
+	step lint-imports
+	step $(PYTEST) -n $(WORKERS) --cov --cov-report=term:skip-covered
+	verdict="Python 3.13 NOT FOUND"
 	if .ci/python 3.13 > /dev/null; then
 		.ci/venv .venv-3.13 3.13
-		PATH="$(CURDIR)/.venv-3.13/bin:$$PATH" python -m pytest -n $(WORKERS)
-		echo "Python 3.11 TESTED, Python 3.13 TESTED"
-	else
-		echo "Python 3.11 TESTED, Python 3.13 NOT FOUND"
+		export PATH="$(CURDIR)/.venv-3.13/bin:$$PATH"
+		step $(PYTEST) -n $(WORKERS)
+		verdict="Python 3.13 TESTED"
 	fi
+	echo "Python 3.11 TESTED, $$verdict"
 
 .PHONY: check-generated
 check-generated: venv ## says whether the generated code is current

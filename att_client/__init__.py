@@ -10,6 +10,8 @@ Messages and enums are generated from the contract, `protos/att/v1`; the
 exceptions are described as a tree in `att_client.errors`.
 """
 
+import logging
+
 from att_client._proto.att.v1 import (
     CommandProbe,
     DesiredState,
@@ -130,6 +132,9 @@ from att_client.log_items import (
 from att_client.paging import (
     Pager,
 )
+
+# What is logged is for the program that uses the client to show, or not.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "AbortedError",

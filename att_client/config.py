@@ -45,10 +45,12 @@ class Config:
 
     def __post_init__(self) -> None:
         path = self.target.removeprefix("unix:")
-        if path == self.target or not path.startswith("/") or "\0" in path:
+        # gRPC takes what follows a comma for another address.
+        if path == self.target or not path.startswith("/") or "\0" in path or "," in path:
             raise ConfigInvalidError(
                 f"The target {self.target!r} (from {self.source}) is not `unix:` and an absolute "
-                "path, such as unix:/run/att/att.sock. Other transports are not offered yet."
+                "path without a comma, such as unix:/run/att/att.sock. Other transports are not "
+                "offered yet."
             )
         if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
             raise ConfigInvalidError(

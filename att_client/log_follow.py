@@ -138,6 +138,7 @@ class _Items:
         self._reader = reader
         self._markers = markers
         self._items: Iterator[LogItem] = iter(())
+        self._batch_cursor: int | None = None
 
     def __aiter__(self) -> _Items:
         return self
@@ -147,24 +148,17 @@ class _Items:
             for item in self._items:
                 self._follow._last_item = item
                 return item
+            # Progress, and a marker that was not asked for, move the cursor too.
+            if self._batch_cursor is not None:
+                self._follow._go_to(self._batch_cursor)
             batch = await self._reader.read()
             if batch is None:
                 raise StopAsyncIteration
-            self._items = _given(
-                self._follow, log_items(batch.records, markers=self._markers), batch
-            )
+            self._items = log_items(batch.records, markers=self._markers)
+            self._batch_cursor = batch.cursor
 
     def __del__(self) -> None:
         self._reader.close()
-
-
-def _given(
-    follow: LogFollow, items: Iterator[LogItem], batch: FollowLogsResponse
-) -> Iterator[LogItem]:
-    # No method of the loop: a loop that holds its own frame is not dropped at once.
-    yield from items
-    # Progress, and a marker that was not asked for, move the cursor too.
-    follow._go_to(batch.cursor)
 
 
 class _Reader:

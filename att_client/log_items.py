@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 from typing import TypeAlias
 
 from att_client._proto.att.v1 import LogChunk, LogGap, LogRecord, LogStream, RunMarker
@@ -104,13 +105,17 @@ def log_items(records: Iterable[LogRecord], *, markers: bool = False) -> Iterato
 
     markers: whether run markers are among them.
     """
+    return chain.from_iterable(_parts(records, markers))
+
+
+def _parts(records: Iterable[LogRecord], markers: bool) -> Iterator[Iterable[LogItem]]:
     for record in records:
         if record.chunk is not None:
-            yield from _lines(record.chunk)
+            yield _lines(record.chunk)
         elif record.gap is not None:
-            yield record.gap
+            yield (record.gap,)
         elif markers and record.run is not None:
-            yield record.run
+            yield (record.run,)
 
 
 def _lines(chunk: LogChunk) -> Iterator[LogLine]:

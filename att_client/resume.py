@@ -119,7 +119,7 @@ class ResumingStream(Generic[M]):
         now = time.monotonic()
         if self._outage_start is None:
             self._outage_start = now
-            _log.warning("%s Resuming by itself.", error)
+            _log.warning("%s broke off and is resumed: %s", self._name, error)
         delay = self._backoff.next()
         if self._max_elapsed is not None:
             elapsed = timedelta(seconds=now - self._outage_start)
@@ -135,6 +135,6 @@ class ResumingStream(Generic[M]):
     def _note_answer(self) -> None:
         if self._outage_start is not None:
             elapsed = time.monotonic() - self._outage_start
-            _log.info("%s resumed after %.1f s.", self._name, elapsed)
+            _log.info("%s goes on after %.1f s.", self._name, elapsed)
             self._outage_start = None
             self._backoff.reset()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -34,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             environ=os.environ,
         )
         _log_to_stderr(config.log_level)
-        asyncio.run(_serve(config))
+        asyncio.run(_serve(config, as_json=given.json))
     except StartRefused as refusal:
-        print(f"att: {refusal.reason}: {refusal.message}", file=sys.stderr)  # noqa: T201 - the report
+        _tell_refused(refusal, as_json=given.json)
         return EXIT_REFUSED
     except Exception:
         logging.getLogger(__name__).exception("the server failed")
@@ -44,12 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, *, as_json: bool) -> None:
     """Runs the server; the first signal ends it in good order, the second at once."""
     # Here, because it takes most of the start-up: a wrong argument is told before.
     from att_server import app
 
-    running = asyncio.create_task(app.run(config, _tell_ready))
+    running = asyncio.create_task(
+        app.run(config, lambda target: _tell_ready(target, as_json=as_json))
+    )
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -66,8 +69,17 @@ async def _serve(config: Config) -> None:
         running.result()
 
 
-def _tell_ready(target: str) -> None:
-    print(f"att: ready on {target}", flush=True)  # noqa: T201 - whoever started it waits for it
+def _tell_ready(target: str, *, as_json: bool) -> None:
+    """The one line on stdout, for whoever started the server and waits for it."""
+    line = json.dumps({"ready": {"target": target}}) if as_json else f"att: ready on {target}"
+    print(line, flush=True)  # noqa: T201 - the program's output
+
+
+def _tell_refused(refusal: StartRefused, *, as_json: bool) -> None:
+    line = f"att: {refusal.reason}: {refusal.message}"
+    if as_json:
+        line = json.dumps({"error": {"reason": refusal.reason, "message": refusal.message}})
+    print(line, file=sys.stderr)  # noqa: T201 - the program's output
 
 
 def _log_to_stderr(level: str) -> None:
@@ -79,10 +91,13 @@ def _log_to_stderr(level: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m att_server", description="Serves ATT.")
+    parser = argparse.ArgumentParser(
+        prog="att serve", usage="%(prog)s [options]", description="Serves ATT."
+    )
     parser.add_argument("command", nargs="?", choices=["serve"], default="serve")
     parser.add_argument("--state-dir", metavar="DIR", help="default: ATT_STATE_DIR, else as XDG")
     parser.add_argument("--listen", metavar="unix:PATH", help="default: att.sock in the directory")
+    parser.add_argument("--json", action="store_true", help="say ready or refused in JSON")
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info")
     return parser
 

@@ -24,6 +24,15 @@ def kills(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(autouse=True)
+def storms_are_not_measured(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spares processes that are killed or timed the coverage, which a SIGKILL loses anyway."""
+    if {"faults", "examples"} & set(request.path.parts):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Removes what a developer's shell may say about ATT."""
     for name in list(os.environ):

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
@@ -159,8 +160,8 @@ def _remove(directory: Path) -> None:
     # Renamed first: a log that is half removed must not be taken for a whole one.
     doomed = directory.with_name("logs.deleted")
     shutil.rmtree(doomed, ignore_errors=True)
-    try:
+    with suppress(FileNotFoundError):
         directory.rename(doomed)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(doomed)
+        shutil.rmtree(doomed)
+    with suppress(OSError):  # something else of the project's is kept there
+        directory.parent.rmdir()

@@ -26,7 +26,7 @@ from att_server.core.errors import AttError, Reason
 from att_server.core.model import RunSpec, RunStatus
 from att_server.core.ports import Clock, RuntimeListener
 from att_server.supervisor import processes
-from att_server.supervisor.state import STARTING, SUPERVISORS, Spec, State
+from att_server.supervisor.state import LOCK_FILE, STARTING, SUPERVISORS, Spec, State
 
 ANSWERS_WITHIN = timedelta(seconds=5)
 """A supervisor that takes longer is UNKNOWN until it answers."""
@@ -139,7 +139,7 @@ class SupervisorDriver:
         link = self._links.pop(project_id, None)
         if link is not None:
             link.let_go()
-            await asyncio.to_thread(shutil.rmtree, link.directory / SUPERVISORS, ignore_errors=True)
+            await asyncio.to_thread(_remove, link.directory)
 
     async def aclose(self) -> None:
         """See `RuntimeDriver`."""
@@ -384,3 +384,9 @@ def _not_running(project_id: str) -> AttError:
         f"The app of {project_id!r} does not run. Start it first.",
         project_id=project_id,
     )
+
+
+def _remove(project: Path) -> None:
+    shutil.rmtree(project / SUPERVISORS, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (project / LOCK_FILE).unlink()

@@ -156,7 +156,7 @@ def runtime(state: Runtime, *, log_end_cursor: int) -> runtime_pb2.Runtime:
     status = state.status
     if status is not None:
         message.run_id = status.run_id
-        message.pid = status.pid
+        message.pid = status.pid if state.state.alive else 0
         message.command.extend(status.command)
         if status.start_time is not None:
             message.start_time.CopyFrom(timestamp(status.start_time))

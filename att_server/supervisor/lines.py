@@ -5,7 +5,6 @@ from __future__ import annotations
 from att_server.supervisor.segment import (
     FLAG_PARTIAL,
     FLAG_UNTERMINATED,
-    MAX_LINE_BYTES,
     MAX_PAYLOAD_BYTES,
 )
 
@@ -31,24 +30,25 @@ class LineAssembler:
 
     def feed(self, data: bytes | memoryview) -> list[Blob]:
         """What became whole with `data`, which may be of any length."""
+        text = bytes(data)
         blobs: list[Blob] = []
-        text = self._rest + data if self._rest else bytes(data)
-        length = len(text)
+        rest = self._rest
         start = 0
-        while start < length:
-            # Lines alone decide here, never each line: the last newline that
+        while len(rest) + len(text) - start > 0:
+            # Lines together decide here, never each line: the last newline that
             # still fits ends the blob.
-            end = text.rfind(b"\n", start, start + MAX_PAYLOAD_BYTES) + 1
+            room = start + MAX_PAYLOAD_BYTES - len(rest)
+            end = text.rfind(b"\n", start, room) + 1
             if end:
-                blobs.append((text[start:end], 0))
-                start = end
-            elif length - start > MAX_LINE_BYTES:
-                cut = start + MAX_LINE_BYTES
-                blobs.append((text[start:cut] + b"\n", FLAG_PARTIAL))
-                start = cut
+                blobs.append((rest + text[start:end], 0))
+            elif len(text) >= room:
+                end = room - 1
+                blobs.append((rest + text[start:end] + b"\n", FLAG_PARTIAL))
             else:
+                rest += text[start:]
                 break
-        self._rest = text[start:]
+            rest, start = b"", end
+        self._rest = rest
         return blobs
 
     def flush(self) -> list[Blob]:

@@ -21,10 +21,8 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture
 async def stub(directory: Path) -> AsyncIterator[StubServer]:
-    server = StubServer(directory / "att.sock")
-    await server.start()
-    yield server
-    await server.stop()
+    async with StubServer(directory / "att.sock") as server:
+        yield server
 
 
 @pytest.fixture

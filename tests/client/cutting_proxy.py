@@ -67,7 +67,8 @@ class CuttingProxy:
                 self.cuts += 1
             finally:
                 up_writer.transport.abort()
-        except (OSError, ExceptionGroup):
+        except (OSError, ExceptionGroup, asyncio.CancelledError):
+            # The connection ends here, however; Python 3.11 logs a cancelled one.
             pass
         finally:
             writer.transport.abort()

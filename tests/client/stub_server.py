@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -39,7 +39,7 @@ _SERVICES = {
 
 
 class StubServer:
-    """Serves what was scripted; every call that is not answers UNIMPLEMENTED.
+    """Serves what was scripted, as a context; what was not answers UNIMPLEMENTED.
 
     scripts: by rpc name, one handler a call; the last one stays.
     requests: by rpc name, what came, in order.
@@ -54,6 +54,13 @@ class StubServer:
         self.metadata: dict[str, list[dict[str, Any]]] = {}
         self.deadlines: dict[str, list[float | None]] = {}
         self._server: grpc.aio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
 
     async def start(self) -> None:
         """Listens, anew after `stop`."""

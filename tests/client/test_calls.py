@@ -73,7 +73,8 @@ async def test_every_call_has_a_deadline_beyond_what_it_waits_for(
     await call(att)
     (remaining,) = stub.deadlines[rpc]
     assert remaining is not None
-    assert bound - 10 < remaining <= bound
+    # The wire rounds it up, the longer the more.
+    assert bound - 10 < remaining < bound * 1.01 + 1
 
 
 async def test_streams_have_no_deadline(att: Client, stub: StubServer) -> None:
@@ -176,8 +177,8 @@ async def test_requests_say_what_the_arguments_say(att: Client, stub: StubServer
 async def test_arguments_that_cannot_be_meant_are_refused(att: Client) -> None:
     with pytest.raises(TypeError):
         await att.projects.create("web", path="/", command="python app.py")
+    settings = RuntimeSettings(command=["b"])
     with pytest.raises(TypeError):
-        settings = RuntimeSettings(command=["b"])
         await att.projects.create("web", path="/", command=["a"], runtime=settings)
     with pytest.raises(ValueError, match="wait"):
         await att.runtimes.start("web", wait="running")  # type: ignore[arg-type]  # it is the point

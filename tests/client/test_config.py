@@ -52,7 +52,17 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     "target",
-    ["", "unix:", "unix:a", "unix:a/b", "/a/att.sock", "localhost:80", "unix:/a\0b", "tcp:/x"],
+    [
+        "",
+        "unix:",
+        "unix:a",
+        "unix:a/b",
+        "/a/att.sock",
+        "localhost:80",
+        "unix:/a\0b",
+        "unix:/a,b",
+        "tcp:/x",
+    ],
 )
 def test_another_kind_of_target_is_refused_with_what_named_it(target: str) -> None:
     with pytest.raises(ConfigInvalidError, match="the argument `target`"):

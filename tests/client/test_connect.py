@@ -54,11 +54,11 @@ async def test_a_server_that_refuses_is_reachable(stub: StubServer) -> None:
 
 
 async def test_a_lazy_client_asks_nothing_until_it_is_used(directory: Path) -> None:
-    async with att_client.connect(f"unix:{directory}/att.sock", lazy=True) as att:
-        stub = StubServer(directory / "att.sock")
-        await stub.start()
+    async with (
+        att_client.connect(f"unix:{directory}/att.sock", lazy=True) as att,
+        StubServer(directory / "att.sock"),
+    ):
         assert (await att.server.info()).version == "1.2.3"
-        await stub.stop()
 
 
 async def test_a_client_that_is_not_open_says_so(stub: StubServer) -> None:
@@ -90,12 +90,12 @@ async def test_closing_during_a_call_raises_there(stub: StubServer) -> None:
         await call
 
 
-@pytest.mark.parametrize("name", ["a b", "a%20b", "ä", "a:b?c#d", "a,b"])
+@pytest.mark.parametrize("name", ["a b", "a%20b", "ä", "a:b?c#d"])
 async def test_any_path_is_a_target(directory: Path, name: str) -> None:
     (directory / name).mkdir()
-    stub = StubServer(directory / "att.sock")
-    await stub.start()
     (directory / name / "att.sock").symlink_to(directory / "att.sock")
-    async with att_client.connect(f"unix:{directory}/{name}/att.sock") as att:
+    async with (
+        StubServer(directory / "att.sock"),
+        att_client.connect(f"unix:{directory}/{name}/att.sock") as att,
+    ):
         assert (await att.server.info()).version == "1.2.3"
-    await stub.stop()

@@ -364,12 +364,12 @@ async def _drain(items: AsyncIterator[Any]) -> None:
         pass
 
 
-async def test_a_server_that_goes_silent_is_given_up_and_resumed(directory: Path) -> None:
-    stub = StubServer(directory / "up.sock")
-    await stub.start()
+async def test_a_server_that_goes_silent_is_given_up_and_resumed(
+    stub: StubServer, directory: Path
+) -> None:
     stub.script("FollowLogs", stream(batch(1, chunk(0, b"a")), _forever))
     async with (
-        CuttingProxy(directory / "p.sock", directory / "up.sock", lambda: None) as proxy,
+        CuttingProxy(directory / "p.sock", directory / "att.sock", lambda: None) as proxy,
         att_client.connect(proxy.target) as att,
     ):
         items = aiter(att.logs.follow("web", progress_interval=timedelta(seconds=0.05)))
@@ -377,14 +377,13 @@ async def test_a_server_that_goes_silent_is_given_up_and_resumed(directory: Path
         proxy.stall()
         stub.script("FollowLogs", stream(batch(2, chunk(1, b"b"))))
         waiting = asyncio.ensure_future(anext(items))
-        # The stalled connection is given up, and the ones that follow it too.
+        # The stalled call is given up, and the ones that follow it on its connection.
         await asyncio.wait([waiting], timeout=0.3)
         assert not waiting.done()
         proxy.drop()
         proxy.flow()
         async with asyncio.timeout(30):
             assert await waiting == "b"
-    await stub.stop()
 
 
 async def test_a_slow_reader_gets_all_before_the_end(att: Client, stub: StubServer) -> None:
@@ -428,33 +427,32 @@ class _Log:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("by", ["items", "batches"])
 async def test_connections_cut_at_random_bytes_neither_lose_nor_double_a_line(
-    directory: Path, seed: int, by: str
+    stub: StubServer, directory: Path, seed: int, by: str
 ) -> None:
     source = random.Random(seed)
     log = _Log(20_000, source)
-    stub = StubServer(directory / "up.sock")
-    await stub.start()
     stub.script("FollowLogs", log.follow)
 
     def budget() -> int:
         return int(10 ** source.uniform(2, 6.5))
 
     got: list[bytes] = []
-    async with CuttingProxy(directory / "p.sock", directory / "up.sock", budget) as proxy:
-        async with att_client.connect(proxy.target, lazy=True) as att:
-            follow = att.logs.follow("web", cursor=0)
-            if by == "items":
-                async for item in follow:
-                    assert isinstance(item, LogLine)
-                    assert item.sequence == len(got)
-                    got.append(item.data)
-            else:
-                async for message in follow.batches():
-                    for record in message.records:
-                        assert record.chunk is not None
-                        got += record.chunk.lines.split(b"\n")[:-1]
-        assert proxy.connections > 1
-    await stub.stop()
+    async with (
+        CuttingProxy(directory / "p.sock", directory / "att.sock", budget) as proxy,
+        att_client.connect(proxy.target, lazy=True) as att,
+    ):
+        follow = att.logs.follow("web", cursor=0)
+        if by == "items":
+            async for item in follow:
+                assert isinstance(item, LogLine)
+                assert item.sequence == len(got)
+                got.append(item.data)
+        else:
+            async for message in follow.batches():
+                for record in message.records:
+                    assert record.chunk is not None
+                    got += record.chunk.lines.split(b"\n")[:-1]
+    assert proxy.cuts > 0
     assert got == log.lines
 
 

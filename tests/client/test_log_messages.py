@@ -25,7 +25,7 @@ def _maybe(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]
 
 def _one(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.one_of(
-        st.just({}), *(value.map(lambda v, k=key: {k: v}) for key, value in fields.items())
+        st.just({}), *(st.fixed_dictionaries({key: value}) for key, value in fields.items())
     )
 
 

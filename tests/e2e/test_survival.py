@@ -228,3 +228,13 @@ async def test_desired_apps_come_back_after_a_restart_of_the_host(tmp_path: Path
     await driver.aclose()
     await adapters.logs.aclose()
     await store.aclose()
+
+
+async def test_nothing_is_left_of_a_deleted_project(server: ServerProcess) -> None:
+    async with app(server, "print('hello')") as att:
+        async for _ in att.logs.follow("web", until_exit=True):
+            pass
+        await att.runtimes.stop("web")
+        await att.projects.delete("web")
+        assert list((server.state_dir / "projects").iterdir()) == []
+        assert [project async for project in att.projects.list()] == []

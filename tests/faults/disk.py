@@ -147,6 +147,51 @@ class RecordingFiles(QuickFiles):
             (target / name).write_bytes(files[number].content(content))
 
 
+class OneProcess(Files):
+    """The files as one process has them, until it is killed."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._killed = False
+
+    def kill(self) -> None:
+        """Lets nothing through any more."""
+        self._killed = True
+
+    @property
+    def _alive(self) -> Files:
+        if self._killed:
+            raise OSError(errno.EIO, "the process was killed")
+        return self._files
+
+    def make_directory(self, path: Path) -> None:
+        self._alive.make_directory(path)
+
+    def open(self, path: Path, flags: int) -> int:
+        return self._alive.open(path, flags)
+
+    def write(self, fd: int, buffers: Sequence[bytes], offset: int) -> int:
+        return self._alive.write(fd, buffers, offset)
+
+    def truncate(self, fd: int, size: int) -> None:
+        self._alive.truncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        self._alive.sync(fd)
+
+    def close(self, fd: int) -> None:
+        self._files.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._alive.rename(source, target)
+
+    def remove(self, path: Path) -> None:
+        self._alive.remove(path)
+
+    def sync_directory(self, path: Path) -> None:
+        self._alive.sync_directory(path)
+
+
 class FullFiles(QuickFiles):
     """A disk with room for `room` more bytes; None: for ever more."""
 

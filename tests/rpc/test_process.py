@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -113,3 +114,19 @@ def test_a_wrong_argument_is_refused_before_anything_is_made(directory: Path) ->
     refused = run("--state-dir", directory / "state", "--log-level", "loud")
     assert refused.returncode == 2
     assert not (directory / "state").exists()
+
+
+def test_with_json_the_ready_line_and_a_refusal_are_objects(directory: Path) -> None:
+    refused = run("--json", "--listen", "127.0.0.1:7070")
+    error = json.loads(refused.stderr)["error"]
+    assert error["reason"] == "LISTENER_NOT_ALLOWED"
+    with subprocess.Popen(
+        [sys.executable, "-m", "att_server", "--json", "--state-dir", directory / "state"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        assert server.stdout is not None
+        ready = json.loads(server.stdout.readline())
+        server.terminate()
+        assert ready == {"ready": {"target": f"unix:{directory}/state/att.sock"}}
+        assert server.wait(PATIENCE) == 0
