@@ -151,6 +151,7 @@ class _Items:
             # Progress, and a marker that was not asked for, move the cursor too.
             if self._batch_cursor is not None:
                 self._follow._go_to(self._batch_cursor)
+                self._batch_cursor = None
             batch = await self._reader.read()
             if batch is None:
                 raise StopAsyncIteration

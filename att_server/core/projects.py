@@ -46,6 +46,8 @@ class ProjectManager:
         self._is_directory = is_directory
         self._released = released
         self._projects: dict[str, Project] = {}
+        # Held over writes, which the store takes one at a time anyway: two changes of
+        # one project must not begin from the same state of it.
         self._changes = asyncio.Lock()
 
     async def open(self) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import timedelta
 from weakref import WeakKeyDictionary
 
@@ -12,29 +11,14 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from att.v1 import log_service_pb2 as pb
 from att_server.core.logs import LogManager
-from att_server.core.model import LogChunk, LogPage, LogRecord
+from att_server.core.model import LogPage
 from att_server.rpc import convert, validate
 from att_server.rpc.call import Answer, Call, Streaming, Unary
-from att_server.rpc.pages import MAX_MESSAGE_BYTES
+from att_server.rpc.log_wire import EncodedRecords, encode_records
 
 DEFAULT_READ_LINES = 1000
 DEFAULT_READ_BYTES = 1 << 20
 DEFAULT_PROGRESS_INTERVAL = timedelta(seconds=15)
-
-_CHUNK_OVERHEAD = 128
-"""More than a chunk's fields other than its lines ever take on the wire."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedRecords:
-    """The `records` field of one message, and the cursor behind it.
-
-    The field has the same number in ReadLogsResponse and FollowLogsResponse; an
-    encoded message is the concatenation of its encoded fields.
-    """
-
-    data: bytes
-    cursor: int
 
 
 class LogService:
@@ -105,31 +89,6 @@ class LogService:
             encoded = encode_records(page.records) or (_nothing(page),)
             self._encoded[page] = encoded
         return encoded
-
-
-def encode_records(
-    records: Iterable[LogRecord], *, max_bytes: int = MAX_MESSAGE_BYTES
-) -> tuple[EncodedRecords, ...]:
-    """The records as the fields of as few messages as hold `max_bytes` bytes each.
-
-    A record that is larger alone is a message of its own. Empty without records.
-    """
-    encoded: list[EncodedRecords] = []
-    message, size, cursor = pb.FollowLogsResponse(), 0, 0
-    for record in records:
-        converted = convert.log_record(record)
-        weight = _CHUNK_OVERHEAD + (
-            len(record.lines) if isinstance(record, LogChunk) else converted.ByteSize()
-        )
-        if size and size + weight > max_bytes:
-            encoded.append(EncodedRecords(data=message.SerializeToString(), cursor=cursor))
-            message, size = pb.FollowLogsResponse(), 0
-        message.records.append(converted)
-        size += weight
-        cursor = record.next_sequence
-    if size:
-        encoded.append(EncodedRecords(data=message.SerializeToString(), cursor=cursor))
-    return tuple(encoded)
 
 
 def _nothing(page: LogPage) -> EncodedRecords:

@@ -67,6 +67,24 @@ def test_the_code_blocks_of_the_readme_run(tmp_path: Path) -> None:
             assert printing.wait(30) == 0
 
 
+def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    _, commands = blocks("sh")
+    with ServerProcess(tmp_path / "s") as server:
+        done = subprocess.run(
+            ["bash", "-euc", commands],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "ATT_TARGET": server.target,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stderr
+
+
 def create_demo(server: ServerProcess, path: Path, enough: Path) -> None:
     """Creates the project of the README, whose app runs until `enough` exists."""
     command = [sys.executable, "-c", APP, str(enough)]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from att.v1 import log_service_pb2
 from att_server.core.model import GapReason, LogChunk, LogGap, LogRecord, LogStream, RunStarted
-from att_server.rpc.log_service import encode_records
+from att_server.rpc.log_wire import encode_records
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -1,0 +1,78 @@
+"""Log records as bytes on the wire, with one copy of the lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from att.v1 import log_pb2, log_service_pb2
+from att_server.core.model import LogChunk, LogRecord
+from att_server.rpc import convert
+from att_server.rpc.pages import MAX_MESSAGE_BYTES
+
+_LENGTH_DELIMITED = 2
+_RECORDS = log_service_pb2.FollowLogsResponse.RECORDS_FIELD_NUMBER
+_CHUNK = log_pb2.LogRecord.CHUNK_FIELD_NUMBER
+_LINES = log_pb2.LogChunk.LINES_FIELD_NUMBER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRecords:
+    """The `records` field of one message, and the cursor behind it.
+
+    The field has the same number in ReadLogsResponse and FollowLogsResponse; an
+    encoded message is the concatenation of its encoded fields.
+    """
+
+    data: bytes
+    cursor: int
+
+
+def encode_records(
+    records: Iterable[LogRecord], *, max_bytes: int = MAX_MESSAGE_BYTES
+) -> tuple[EncodedRecords, ...]:
+    """The records as the fields of as few messages as hold `max_bytes` bytes each.
+
+    A record that is larger alone is a message of its own. Empty without records.
+    """
+    encoded: list[EncodedRecords] = []
+    parts: list[bytes] = []
+    size, cursor = 0, 0
+    for record in records:
+        added = _record(record)
+        weight = sum(map(len, added))
+        if parts and size + weight > max_bytes:
+            encoded.append(EncodedRecords(data=b"".join(parts), cursor=cursor))
+            parts, size = [], 0
+        parts += added
+        size += weight
+        cursor = record.next_sequence
+    if parts:
+        encoded.append(EncodedRecords(data=b"".join(parts), cursor=cursor))
+    return tuple(encoded)
+
+
+def _record(record: LogRecord) -> list[bytes]:
+    """One element of `records`, in parts."""
+    if not isinstance(record, LogChunk):
+        return _field(_RECORDS, [convert.log_record(record).SerializeToString()])
+    # Everything but the lines by protobuf, which would copy them twice.
+    fields = convert.log_record(replace(record, lines=b"")).chunk.SerializeToString()
+    chunk = [fields, *_field(_LINES, [record.lines])]
+    return _field(_RECORDS, _field(_CHUNK, chunk))
+
+
+def _field(number: int, value: list[bytes]) -> list[bytes]:
+    """A length-delimited field whose value is the concatenation of `value`."""
+    length = sum(map(len, value))
+    return [_varint(number << 3 | _LENGTH_DELIMITED) + _varint(length), *value]
+
+
+def _varint(number: int) -> bytes:
+    """https://protobuf.dev/programming-guides/encoding: seven bits a byte, the lowest first."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
