@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from att.v1 import log_service_pb2
 from att_client._proto.att.v1 import FollowLogsRequest, FollowLogsResponse, LogGap, LogPosition
 from att_client.errors import ClosedError, LogGapError, ProtocolError
-from att_client.log_items import LogItem, LogLine, log_items
-from att_client.log_messages import parse_follow_response
-from att_client.log_order import RunEnd, before, check_dense, gap_end
+from att_client.log_items import LogItem, LogLine, page_items
+from att_client.log_messages import Page, follow_response, log_gap
+from att_client.log_order import RunEnd, check_dense, cut, gap_end
 from att_client.resume import ResumingStream
 from att_client.transport import Transport
 
@@ -120,10 +121,16 @@ class _Batches:
         return self
 
     async def __anext__(self) -> FollowLogsResponse:
-        batch = await self._reader.read()
-        if batch is None:
+        page = await self._reader.read()
+        if page is None:
             raise StopAsyncIteration
-        self._follow._go_to(batch.cursor)
+        try:
+            batch = follow_response(page)
+        except BaseException:
+            # The reader is behind the page already: nothing may come after it.
+            self._reader.close()
+            raise
+        self._follow._go_to(page.cursor)
         return batch
 
     def __del__(self) -> None:
@@ -138,25 +145,31 @@ class _Items:
         self._reader = reader
         self._markers = markers
         self._items: Iterator[LogItem] = iter(())
-        self._batch_cursor: int | None = None
+        self._page_cursor: int | None = None
 
     def __aiter__(self) -> _Items:
         return self
 
     async def __anext__(self) -> LogItem:
         while True:
-            for item in self._items:
-                self._follow._last_item = item
-                return item
+            try:
+                for item in self._items:
+                    self._follow._last_item = item
+                    return item
+            except BaseException:
+                # The rest of the page is lost: nothing may come after it.
+                self._page_cursor = None
+                self._reader.close()
+                raise
             # Progress, and a marker that was not asked for, move the cursor too.
-            if self._batch_cursor is not None:
-                self._follow._go_to(self._batch_cursor)
-                self._batch_cursor = None
-            batch = await self._reader.read()
-            if batch is None:
+            if self._page_cursor is not None:
+                self._follow._go_to(self._page_cursor)
+                self._page_cursor = None
+            page = await self._reader.read()
+            if page is None:
                 raise StopAsyncIteration
-            self._items = log_items(batch.records, markers=self._markers)
-            self._batch_cursor = batch.cursor
+            self._items = page_items(page.records, markers=self._markers)
+            self._page_cursor = page.cursor
 
     def __del__(self) -> None:
         self._reader.close()
@@ -174,7 +187,7 @@ class _Reader:
             transport,
             _METHOD,
             request=self._request,
-            parse=parse_follow_response,
+            parse=log_service_pb2.FollowLogsResponse.FromString,
             progress_interval=options.progress_interval,
             max_elapsed=options.max_elapsed,
         )
@@ -183,21 +196,22 @@ class _Reader:
         """Ends the call. A read that waits raises ClosedError."""
         self._stream.close()
 
-    async def read(self) -> FollowLogsResponse | None:
-        """The next batch; None when nothing can come any more. Raises AttError."""
+    async def read(self) -> Page | None:
+        """The next page; None when nothing can come any more. Raises AttError."""
         if self._gap is not None:
             self._raise_gap(self._gap)
         if self._is_past_run_end():
             self.close()
             return None
-        batch = await self._stream.read()
-        if batch is None:
+        page = await self._stream.read()
+        if page is None:
             return None
         try:
-            return self._accept(batch)
+            self._accept(page)
         except BaseException:
             self.close()
             raise
+        return page
 
     def _request(self) -> FollowLogsRequest | None:
         """The request for the next call; None if there is nothing left to ask for."""
@@ -222,34 +236,35 @@ class _Reader:
             return False
         return self._cursor >= run_end.cursor
 
-    def _accept(self, batch: FollowLogsResponse) -> FollowLogsResponse:
+    def _accept(self, page: Page) -> None:
+        """Checks the page, and takes off it what is not to be given out."""
         follow = self._follow
-        if follow._log_id not in ("", batch.log_id):
+        if follow._log_id not in ("", page.log_id):
             raise ProtocolError(
-                f"The server went on in log {batch.log_id} of {self._options.project_id!r}; "
+                f"The server went on in log {page.log_id} of {self._options.project_id!r}; "
                 f"the follow is in {follow._log_id}."
             )
-        check_dense(batch, self._cursor)
-        follow._log_id = batch.log_id
+        check_dense(page, self._cursor)
+        follow._log_id = page.log_id
         if self._options.until_exit:
             if follow._run_end is None:
-                follow._run_end = RunEnd(batch.end_cursor)
-            follow._run_end.observe(batch)
+                follow._run_end = RunEnd(page.end_cursor)
+            follow._run_end.observe(page)
             if follow._run_end.cursor is not None:
-                batch = before(batch, follow._run_end.cursor)
+                cut(page, follow._run_end.cursor)
         if self._options.raise_gaps:
-            batch = self._before_gap(batch)
-        self._cursor = batch.cursor
-        return batch
+            self._stop_at_gap(page)
+        self._cursor = page.cursor
 
-    def _before_gap(self, batch: FollowLogsResponse) -> FollowLogsResponse:
-        for index, record in enumerate(batch.records):
-            if record.gap is not None:
+    def _stop_at_gap(self, page: Page) -> None:
+        for index, record in enumerate(page.records):
+            if record.HasField("gap"):
+                gap = log_gap(record.gap)
                 if index == 0:
-                    self._raise_gap(record.gap)
-                self._gap = record.gap
-                return before(batch, record.gap.first_sequence)
-        return batch
+                    self._raise_gap(gap)
+                self._gap = gap
+                cut(page, gap.first_sequence)
+                return
 
     def _raise_gap(self, gap: LogGap) -> None:
         self.close()

@@ -7,8 +7,10 @@ from datetime import datetime
 from itertools import chain
 from typing import TypeAlias
 
+from att.v1 import log_pb2
 from att_client._proto.att.v1 import LogChunk, LogGap, LogRecord, LogStream, RunMarker
 from att_client.errors import ProtocolError
+from att_client.log_messages import arrival, log_gap, run_marker
 
 
 class LogLine(str):
@@ -62,12 +64,12 @@ class LogLine(str):
     @property
     def partial(self) -> bool:
         """Whether the line goes on in the next line of its stream."""
-        return self._origin.partial and self._index == self._origin.last_index
+        return self._origin.partial and self._index + 1 == self._origin.line_count
 
     @property
     def unterminated(self) -> bool:
         """Whether the app has not ended the line: it paused, or its output ended."""
-        return self._origin.unterminated and self._index == self._origin.last_index
+        return self._origin.unterminated and self._index + 1 == self._origin.line_count
 
 
 class _Origin:
@@ -76,7 +78,7 @@ class _Origin:
 
     __slots__ = (
         "first_sequence",
-        "last_index",
+        "line_count",
         "offsets",
         "partial",
         "run_id",
@@ -85,12 +87,14 @@ class _Origin:
         "unterminated",
     )
 
-    def __init__(self, chunk: LogChunk) -> None:
+    def __init__(
+        self, chunk: LogChunk | log_pb2.LogChunk, time: datetime | None, stream: LogStream
+    ) -> None:
         self.first_sequence = chunk.first_sequence
-        self.last_index = chunk.line_count - 1
-        self.offsets = chunk.sequence_offsets
-        self.time = chunk.time
-        self.stream = chunk.stream
+        self.line_count = chunk.line_count
+        self.offsets = tuple(chunk.sequence_offsets)
+        self.time = time
+        self.stream = stream
         self.run_id = chunk.run_id
         self.partial = chunk.partial
         self.unterminated = chunk.unterminated
@@ -108,24 +112,42 @@ def log_items(records: Iterable[LogRecord], *, markers: bool = False) -> Iterato
     return chain.from_iterable(_parts(records, markers))
 
 
+def page_items(records: Iterable[log_pb2.LogRecord], *, markers: bool) -> Iterator[LogItem]:
+    """`log_items` of records as they were decoded."""
+    return chain.from_iterable(_page_parts(records, markers))
+
+
 def _parts(records: Iterable[LogRecord], markers: bool) -> Iterator[Iterable[LogItem]]:
     for record in records:
-        if record.chunk is not None:
-            yield _lines(record.chunk)
+        if (chunk := record.chunk) is not None:
+            yield _lines(_Origin(chunk, chunk.time, chunk.stream), chunk.lines)
         elif record.gap is not None:
             yield (record.gap,)
         elif markers and record.run is not None:
             yield (record.run,)
 
 
-def _lines(chunk: LogChunk) -> Iterator[LogLine]:
-    origin = _Origin(chunk)
+def _page_parts(
+    records: Iterable[log_pb2.LogRecord], markers: bool
+) -> Iterator[Iterable[LogItem]]:
+    for record in records:
+        kind = record.WhichOneof("record")
+        if kind == "chunk":
+            chunk = record.chunk
+            yield _lines(_Origin(chunk, arrival(chunk), LogStream(chunk.stream)), chunk.lines)
+        elif kind == "gap":
+            yield (log_gap(record.gap),)
+        elif markers and kind == "run":
+            yield (run_marker(record.run),)
+
+
+def _lines(origin: _Origin, blob: bytes) -> Iterator[LogLine]:
     try:
-        texts = chunk.lines.decode().split("\n")
+        texts = blob.decode().split("\n")
     except UnicodeDecodeError:
-        yield from _undecodable_lines(chunk, origin)
+        yield from _undecodable_lines(origin, blob)
         return
-    _check(chunk, len(texts), texts[-1])
+    _check(origin, len(texts), texts[-1])
     del texts[-1]
     for index, text in enumerate(texts):
         line = LogLine(text)
@@ -134,9 +156,9 @@ def _lines(chunk: LogChunk) -> Iterator[LogLine]:
         yield line
 
 
-def _undecodable_lines(chunk: LogChunk, origin: _Origin) -> Iterator[LogLine]:
-    parts = chunk.lines.split(b"\n")
-    _check(chunk, len(parts), parts[-1])
+def _undecodable_lines(origin: _Origin, blob: bytes) -> Iterator[LogLine]:
+    parts = blob.split(b"\n")
+    _check(origin, len(parts), parts[-1])
     del parts[-1]
     for index, data in enumerate(parts):
         line = LogLine(data, "utf-8", "replace")
@@ -146,11 +168,10 @@ def _undecodable_lines(chunk: LogChunk, origin: _Origin) -> Iterator[LogLine]:
         yield line
 
 
-def _check(chunk: LogChunk, parts: int, rest: str | bytes) -> None:
+def _check(origin: _Origin, parts: int, rest: str | bytes) -> None:
     # A wrong count would give every line behind it a wrong sequence number.
-    offsets = chunk.sequence_offsets
-    if rest or parts - 1 != chunk.line_count or (offsets and len(offsets) != chunk.line_count):
+    count, offsets = origin.line_count, origin.offsets
+    if rest or parts - 1 != count or (offsets and len(offsets) != count):
         raise ProtocolError(
-            f"The chunk at {chunk.first_sequence} does not hold the {chunk.line_count} lines "
-            "that it says."
+            f"The chunk at {origin.first_sequence} does not hold the {count} lines that it says."
         )

@@ -1,17 +1,18 @@
 """Reads pages of a log from the wire.
 
 The generated classes of the SDK take 60 µs a record to parse themselves, the C
-decoder of the contract's own package with this conversion 4 µs. So the two
-messages that carry a log are read here. A test compares both ways.
+decoder of the contract's own package with this conversion 4 µs. So a page is
+decoded by the latter, and what a user is given is made from that here. A test
+compares both ways.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from att.v1 import log_pb2, log_service_pb2
 from att_client._proto.att.v1 import (
@@ -26,25 +27,29 @@ from att_client._proto.att.v1 import (
     RunMarker,
     RunStarted,
 )
+from att_client.errors import ProtocolError
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
-def parse_follow_response(data: bytes) -> FollowLogsResponse:
-    """The message in `data`; raises DecodeError."""
-    message = log_service_pb2.FollowLogsResponse.FromString(data)
+Page: TypeAlias = log_service_pb2.FollowLogsResponse
+"""A message of a follow as it was decoded."""
+
+
+def follow_response(page: Page) -> FollowLogsResponse:
+    """What a user is given for the page. Raises ProtocolError."""
     return FollowLogsResponse(
-        records=_records(message.records),
-        cursor=message.cursor,
-        start_cursor=message.start_cursor,
-        end_cursor=message.end_cursor,
-        log_id=message.log_id,
-        bound_run_id=message.bound_run_id,
+        records=_records(page.records),
+        cursor=page.cursor,
+        start_cursor=page.start_cursor,
+        end_cursor=page.end_cursor,
+        log_id=page.log_id,
+        bound_run_id=page.bound_run_id,
     )
 
 
 def parse_read_response(data: bytes) -> ReadLogsResponse:
-    """The message in `data`; raises DecodeError."""
+    """The message in `data`. Raises DecodeError and ProtocolError."""
     message = log_service_pb2.ReadLogsResponse.FromString(data)
     return ReadLogsResponse(
         records=_records(message.records),
@@ -67,9 +72,9 @@ def _record(record: log_pb2.LogRecord) -> LogRecord:
         case "chunk":
             return LogRecord(chunk=_chunk(record.chunk))
         case "run":
-            return LogRecord(run=_marker(record.run))
+            return LogRecord(run=run_marker(record.run))
         case "gap":
-            return LogRecord(gap=_gap(record.gap))
+            return LogRecord(gap=log_gap(record.gap))
         case _:
             # A kind of a later server: its numbers show in the cursor.
             return LogRecord()
@@ -79,7 +84,7 @@ def _chunk(chunk: log_pb2.LogChunk) -> LogChunk:
     return LogChunk(
         first_sequence=chunk.first_sequence,
         line_count=chunk.line_count,
-        time=_time(chunk.time) if chunk.HasField("time") else None,
+        time=arrival(chunk),
         stream=LogStream(chunk.stream),
         run_id=chunk.run_id,
         lines=chunk.lines,
@@ -89,10 +94,11 @@ def _chunk(chunk: log_pb2.LogChunk) -> LogChunk:
     )
 
 
-def _marker(marker: log_pb2.RunMarker) -> RunMarker:
+def run_marker(marker: log_pb2.RunMarker) -> RunMarker:
+    """What a user is given for the marker. Raises ProtocolError."""
     return RunMarker(
         sequence=marker.sequence,
-        time=_time(marker.time) if marker.HasField("time") else None,
+        time=arrival(marker),
         run_id=marker.run_id,
         started=_started(marker.started) if marker.HasField("started") else None,
         ended=_ended(marker.ended) if marker.HasField("ended") else None,
@@ -114,7 +120,8 @@ def _ended(ended: log_pb2.RunEnded) -> RunEnded:
     )
 
 
-def _gap(gap: log_pb2.LogGap) -> LogGap:
+def log_gap(gap: log_pb2.LogGap) -> LogGap:
+    """What a user is given for the gap."""
     return LogGap(
         first_sequence=gap.first_sequence,
         count=gap.count,
@@ -123,10 +130,20 @@ def _gap(gap: log_pb2.LogGap) -> LogGap:
     )
 
 
-def _time(time: Timestamp) -> datetime:
-    # Five times faster than Timestamp.ToDatetime.
-    return _EPOCH + timedelta(0, time.seconds, time.nanos // 1000)
+def arrival(part: log_pb2.LogChunk | log_pb2.RunMarker) -> datetime | None:
+    """When the part of the log arrived. Raises ProtocolError."""
+    if not part.HasField("time"):
+        return None
+    time = part.time
+    try:
+        # Five times faster than Timestamp.ToDatetime.
+        return _EPOCH + timedelta(0, time.seconds, time.nanos // 1000)
+    except OverflowError as error:
+        raise ProtocolError(f"The server sent a time out of range: {time.seconds} s.") from error
 
 
 def _duration(duration: Duration) -> timedelta:
-    return timedelta(0, duration.seconds, duration.nanos / 1000)
+    try:
+        return timedelta(0, duration.seconds, duration.nanos / 1000)
+    except OverflowError as error:
+        raise ProtocolError(f"The server sent a duration of {duration.seconds} s.") from error

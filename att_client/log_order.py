@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from att_client._proto.att.v1 import FollowLogsResponse, LogGap, LogRecord
+from att.v1 import log_pb2
+from att_client._proto.att.v1 import LogGap
 from att_client.errors import ProtocolError
+from att_client.log_messages import Page
 
 
-def check_dense(batch: FollowLogsResponse, cursor: int | None) -> None:
-    """Raises ProtocolError unless the batch begins at `cursor` and leaves nothing out.
+def check_dense(page: Page, cursor: int | None) -> None:
+    """Raises ProtocolError unless the page begins at `cursor` and leaves nothing out.
 
     cursor: None takes any beginning. A record of an unknown kind may be of any
     length, up to the next one.
     """
-    for record in batch.records:
+    for record in page.records:
         first, end = _span(record)
         if first is not None and cursor is not None and first != cursor:
             raise _not_dense(cursor, first)
         cursor = end
-    if cursor is not None and batch.cursor != cursor:
-        raise _not_dense(cursor, batch.cursor)
+    if cursor is not None and page.cursor != cursor:
+        raise _not_dense(cursor, page.cursor)
 
 
-def gap_end(gap: LogGap) -> int:
+def gap_end(gap: LogGap | log_pb2.LogGap) -> int:
     """The cursor behind the gap."""
     return gap.first_sequence + gap.count
 
 
-def before(batch: FollowLogsResponse, cursor: int) -> FollowLogsResponse:
-    """The batch without its records from `cursor` on, which lies between two of them."""
-    if batch.cursor <= cursor:
-        return batch
-    records = [record for record in batch.records if (_span(record)[0] or 0) < cursor]
-    return replace(batch, records=records, cursor=cursor)
+def cut(page: Page, cursor: int) -> None:
+    """Takes its records from `cursor` on, which lies between two of them, off the page."""
+    if page.cursor <= cursor:
+        return
+    page.cursor = cursor
+    for index, record in enumerate(page.records):
+        first, _ = _span(record)
+        if first is not None and first >= cursor:
+            del page.records[index:]
+            return
 
 
 class RunEnd:
@@ -53,41 +57,42 @@ class RunEnd:
         self.run_id = ""
         self.cursor: int | None = None
 
-    def observe(self, batch: FollowLogsResponse) -> None:
+    def observe(self, page: Page) -> None:
         """Looks at the next records. Looking at some twice changes nothing."""
-        self.run_id = self.run_id or batch.bound_run_id
-        for record in batch.records:
+        self.run_id = self.run_id or page.bound_run_id
+        for record in page.records:
             if self.cursor is not None:
                 return
-            self._observe(record)
+            kind = record.WhichOneof("record")
+            if kind == "chunk":
+                self._show(record.chunk.run_id, record.chunk.first_sequence)
+            elif kind == "run":
+                run = record.run
+                self._show(run.run_id, run.sequence)
+                if run.run_id == self.run_id and run.HasField("ended"):
+                    self.cursor = run.sequence + 1
 
-    def _observe(self, record: LogRecord) -> None:
-        part = record.chunk or record.run
-        first, end = _span(record)
-        if part is None or first is None:
-            return
-        if not self.run_id and first >= self._bound:
-            self.run_id = part.run_id
-        if part.run_id == self.run_id:
+    def _show(self, run_id: str, sequence: int) -> None:
+        if not self.run_id and sequence >= self._bound:
+            self.run_id = run_id
+        if run_id == self.run_id:
             self._shown = True
-            if record.run is not None and record.run.ended is not None:
-                self.cursor = end
         elif self._shown:
             # Its end marker was lost in a gap.
-            self.cursor = first
+            self.cursor = sequence
 
 
-def _span(record: LogRecord) -> tuple[int | None, int | None]:
+def _span(record: log_pb2.LogRecord) -> tuple[int | None, int | None]:
     """The record's first sequence number and the one behind it; None where unknown."""
-    if (chunk := record.chunk) is not None:
-        offsets = chunk.sequence_offsets
-        return chunk.first_sequence, chunk.first_sequence + (
-            offsets[-1] + 1 if offsets else chunk.line_count
-        )
-    if (run := record.run) is not None:
-        return run.sequence, run.sequence + 1
-    if (gap := record.gap) is not None:
-        return gap.first_sequence, gap_end(gap)
+    kind = record.WhichOneof("record")
+    if kind == "chunk":
+        chunk = record.chunk
+        first, offsets = chunk.first_sequence, chunk.sequence_offsets
+        return first, first + (offsets[-1] + 1 if offsets else chunk.line_count)
+    if kind == "run":
+        return record.run.sequence, record.run.sequence + 1
+    if kind == "gap":
+        return record.gap.first_sequence, gap_end(record.gap)
     return None, None
 
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from att_client.errors import AttError, ClosedError, UnavailableError
 from att_client.retry import Backoff
-from att_client.transport import Message, ServerStream, Transport, unreadable
+from att_client.transport import Message, ServerStream, Transport
 
 _log = logging.getLogger("att_client")
 
@@ -49,11 +49,11 @@ class ResumingStream(Generic[M]):
         self._request = request
         self._parse = parse
         interval = _PROGRESS_INTERVAL if progress_interval is None else progress_interval
-        self._longest_silence = (interval * _SILENT_INTERVALS).total_seconds()
+        self._longest_silence = interval * _SILENT_INTERVALS
         self._max_elapsed = max_elapsed
         self._backoff = Backoff(random.random)
         self._outage_start: float | None = None
-        self._call: ServerStream | None = None
+        self._call: ServerStream[M] | None = None
         self._closing = asyncio.Event()
         self._ended = False
 
@@ -67,7 +67,8 @@ class ResumingStream(Generic[M]):
             if self._closing.is_set():
                 raise ClosedError("The stream was closed.")
             try:
-                message = await self._read_once()
+                call = self._call or self._open_call()
+                message = None if call is None else await call.read()
             except UnavailableError as error:
                 self._drop_call()
                 await self._pause(error)
@@ -77,12 +78,12 @@ class ResumingStream(Generic[M]):
             except BaseException:
                 self._drop_call()
                 raise
-            else:
-                self._note_answer()
-                if message is not None:
-                    return message
-                self._ended = True
-                self.close()
+            if self._outage_start is not None:
+                self._note_outage_end(self._outage_start)
+            if message is not None:
+                return message
+            self._ended = True
+            self.close()
         return None
 
     def close(self) -> None:
@@ -95,25 +96,14 @@ class ResumingStream(Generic[M]):
         if call is not None:
             call.cancel()
 
-    async def _read_once(self) -> M | None:
-        if self._call is None:
-            request = self._request()
-            if request is None:
-                return None
-            self._call = self._transport.stream(self._method, request)
-        try:
-            async with asyncio.timeout(self._longest_silence):
-                data = await self._call.read()
-        except TimeoutError as error:
-            raise UnavailableError(
-                f"{self._name}: nothing was heard for {self._longest_silence} s."
-            ) from error
-        if data is None:
-            return None
-        try:
-            return self._parse(data)
-        except Exception as error:
-            raise unreadable(self._method, error) from error
+    def _open_call(self) -> ServerStream[M] | None:
+        """The next call; None if there is nothing left to ask for."""
+        request = self._request()
+        if request is not None:
+            self._call = self._transport.stream(
+                self._method, request, self._parse, self._longest_silence
+            )
+        return self._call
 
     async def _pause(self, error: UnavailableError) -> None:
         now = time.monotonic()
@@ -132,9 +122,7 @@ class ResumingStream(Generic[M]):
         except TimeoutError:
             pass
 
-    def _note_answer(self) -> None:
-        if self._outage_start is not None:
-            elapsed = time.monotonic() - self._outage_start
-            _log.info("%s goes on after %.1f s.", self._name, elapsed)
-            self._outage_start = None
-            self._backoff.reset()
+    def _note_outage_end(self, start: float) -> None:
+        _log.info("%s goes on after %.1f s.", self._name, time.monotonic() - start)
+        self._outage_start = None
+        self._backoff.reset()

@@ -41,11 +41,11 @@ SERVICE_CONFIG = """
 """
 
 _FIRST_DELAY = 0.05
-_LONGEST_DELAY = 2.0
+_LONGEST_DELAY = 0.5
 
 
 class Backoff:
-    """The waits of one outage: 0.05 s, doubled up to 2 s, each cut by up to half.
+    """The waits of one outage: 0.05 s, doubled up to 0.5 s, each cut by up to half.
 
     random: a number in [0, 1) a call, so that many clients do not come at once.
     """

@@ -16,6 +16,8 @@ from att_server.supervisor.state import CONTROL_SOCKET
 
 Message = Mapping[str, Any]
 
+_GREW = b'{"push": "grew"}\n'
+
 
 class SupervisorLost(Exception):
     """The connection has ended."""
@@ -41,14 +43,18 @@ class ControlClient(asyncio.Protocol):
         *,
         epoch: int,
         on_message: Callable[[Message], None],
+        on_grew: Callable[[], None],
         on_lost: Callable[[ControlClient], None],
     ) -> None:
         """on_message: is given every message, an answer before its caller has it.
+
+        on_grew: is called instead where the message is only that the log grew.
 
         on_lost: is called once, when the connection ends from the other side.
         """
         self._epoch = epoch
         self._on_message = on_message
+        self._on_grew = on_grew
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._received = b""
@@ -101,6 +107,9 @@ class ControlClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hands out the messages that are whole."""
+        if data == _GREW and not self._received:  # comes with every line of an app
+            self._on_grew()
+            return
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
             message = json.loads(line)

@@ -169,6 +169,22 @@ class SegmentReader:
             return view[:count]
         return memoryview(await self._read_in_thread(offset, len(view)))
 
+    def read_behind_end(self, length: int) -> memoryview:
+        """What lies behind `end`, if that is less than `length` bytes and can be had at once.
+
+        Empty otherwise. The view is only good until the next read of anybody.
+        """
+        if self._fd < 0 or not self._readable:
+            return memoryview(b"")
+        view = self._opened.scratch[:length]
+        try:
+            count = os.preadv(self._fd, [view], self.end.offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno not in _NOT_NOW:
+                raise
+            count = 0
+        return view[: count if count < length else 0]
+
     async def _read_in_thread(self, offset: int, length: int) -> bytes:
         self.open()
         read = asyncio.ensure_future(asyncio.to_thread(_fetch, self._fd, offset, length))

@@ -44,6 +44,10 @@ class SegmentLogStore:
     async def read(self, project_id: str, log_id: str, *, cursor: int, max_bytes: int) -> LogPage:
         """The page from `cursor` on. Raises ValueError for a cursor beyond the end."""
         key = (log_id, cursor, max_bytes)
+        fresh = self._log(project_id, log_id).fresh_page(cursor, max_bytes)
+        if fresh is not None:
+            self._pages.put(key, fresh, whole=False)
+            return fresh
 
         async def page(log: ProjectLog) -> LogPage:
             kept = self._pages.get(key)

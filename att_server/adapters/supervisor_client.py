@@ -320,7 +320,10 @@ class SupervisorDriver:
         told: list[Message] = []
         ended = asyncio.Event()
         client = ControlClient(
-            epoch=self._epoch, on_message=told.append, on_lost=lambda _: ended.set()
+            epoch=self._epoch,
+            on_message=told.append,
+            on_grew=lambda: None,
+            on_lost=lambda _: ended.set(),
         )
         try:
             await self._submit(

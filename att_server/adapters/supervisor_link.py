@@ -67,7 +67,12 @@ class SupervisorLink:
         """A client for a new connection, in place of the one before."""
         self.let_go()
         self.refusal = None
-        self.client = ControlClient(epoch=self._epoch, on_message=self._take, on_lost=self._lose)
+        self.client = ControlClient(
+            epoch=self._epoch,
+            on_message=self._take,
+            on_grew=lambda: self._on_growth(self.project_id),
+            on_lost=self._lose,
+        )
         return self.client
 
     def let_go(self) -> None:

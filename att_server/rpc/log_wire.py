@@ -14,6 +14,8 @@ _LENGTH_DELIMITED = 2
 _RECORDS = log_service_pb2.FollowLogsResponse.RECORDS_FIELD_NUMBER
 _CHUNK = log_pb2.LogRecord.CHUNK_FIELD_NUMBER
 _LINES = log_pb2.LogChunk.LINES_FIELD_NUMBER
+_WORTH_A_COPY = 4096
+"""Bytes of lines that protobuf encodes sooner than they can be saved from being copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ def encode_records(
 
 def _record(record: LogRecord) -> list[bytes]:
     """One element of `records`, in parts."""
-    if not isinstance(record, LogChunk):
+    if not isinstance(record, LogChunk) or len(record.lines) < _WORTH_A_COPY:
         return _field(_RECORDS, [convert.log_record(record).SerializeToString()])
     # Everything but the lines by protobuf, which would copy them twice.
     fields = convert.log_record(replace(record, lines=b"")).chunk.SerializeToString()

@@ -25,14 +25,14 @@ const { LogService, RuntimeService } = grpc.loadPackageDefinition(definition).at
 export async function* follow(client, projectId, cursor, runId) {
   let pause = FIRST_PAUSE;
   for (;;) {
-    const call = client.FollowLogs({ projectId, start: { cursor } });
+    const call = client.FollowLogs({ projectId, start: { cursor }, untilRunId: runId });
     try {
       for await (const batch of call) {
         yield* batch.records;
         cursor = batch.cursor; // behind what was just handed on
         pause = FIRST_PAUSE;
-        if (batch.records.some(({ run }) => run?.marker === 'ended' && run.runId === runId)) return;
       }
+      return; // only when the run has ended and all of it was sent
     } catch (error) {
       if (error.code !== grpc.status.UNAVAILABLE) throw error;
     } finally {

@@ -58,7 +58,7 @@ def follow(channel: grpc.Channel, project_id: str, cursor: int = 0) -> Iterator[
     stub = log_service_pb2_grpc.LogServiceStub(channel)
     pause = FIRST_PAUSE
     while True:
-        request = log_service_pb2.FollowLogsRequest(project_id=project_id)
+        request = log_service_pb2.FollowLogsRequest(project_id=project_id, until_run_id=run_id)
         request.start.cursor = cursor
         batches = stub.FollowLogs(request)
         try:
@@ -66,8 +66,7 @@ def follow(channel: grpc.Channel, project_id: str, cursor: int = 0) -> Iterator[
                 yield from batch.records
                 cursor = batch.cursor  # behind what was just handed on
                 pause = FIRST_PAUSE
-                if any(ends(record, run_id) for record in batch.records):
-                    return
+            return  # only when the run has ended and all of it was sent
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.UNAVAILABLE:
                 raise
@@ -75,11 +74,6 @@ def follow(channel: grpc.Channel, project_id: str, cursor: int = 0) -> Iterator[
             batches.cancel()
         time.sleep(pause * random.uniform(0.5, 1))
         pause = min(2 * pause, LONGEST_PAUSE)
-
-
-def ends(record: log_pb2.LogRecord, run_id: str) -> bool:
-    """Whether the record says that the run ended; all its lines lie before."""
-    return record.run.run_id == run_id and record.run.HasField("ended")
 
 
 def text(record: log_pb2.LogRecord) -> Iterator[str]:

@@ -111,8 +111,11 @@ def test_following_resumes_behind_what_was_received_until_the_run_has_ended(
     assert follower.line() == "5 -- run r0 ended"
     assert follower.line() == "6 c"
     assert follower.line() == "7 -- run r1 ended"
+    assert not follower.done.done()
+    end(rpc, grpc.StatusCode.OK)
     follower.done.result(10)
     assert [first.start.cursor, second.start.cursor] == [0, 2]
+    assert {first.until_run_id, second.until_run_id} == {"r1"}
 
 
 def test_following_reports_every_failure_but_an_absent_server(

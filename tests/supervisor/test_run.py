@@ -71,7 +71,9 @@ async def test_signals_reach_the_app_as_by_default(
 ) -> None:
     await driver.start(host.spec("grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"))
     await listener.until("app", ended)
-    assert {line.split()[1] for line in host.output().splitlines()} == {b"0" * 16}
+    held_back = [int(line.split()[1], 16) for line in host.output().splitlines()]
+    # 32 and 33 are the C library's own; no program can change what it does with them.
+    assert {mask & ~(1 << 31 | 1 << 32) for mask in held_back} == {0}
 
 
 FLOOD = """

@@ -134,7 +134,8 @@ class FollowLogsRequest(_message.Message):
     """Names the project. One that never ran is waited for."""
     until_exit: _builtins.bool
     """Ends the stream with OK when the current run, else the next one, has ended
-    and all of it was sent.
+    and all of it was sent. A stream that resumes sets `until_run_id` instead:
+    another run may be current by then.
     """
     max_bytes: _builtins.int
     """Bounds the bytes of lines in a message: 1 to 262,144. 0 is 262,144."""

@@ -2715,7 +2715,8 @@ class FollowLogsRequest(betterproto2.Message):
     until_exit: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
     Ends the stream with OK when the current run, else the next one, has ended
-    and all of it was sent.
+    and all of it was sent. A stream that resumes sets `until_run_id` instead:
+    another run may be current by then.
     """
 
     progress_interval: "datetime.timedelta | None" = betterproto2.field(
