@@ -15,7 +15,7 @@ from att.v1 import log_service_pb2
 from att_client._proto.att.v1 import FollowLogsRequest, FollowLogsResponse, LogGap, LogPosition
 from att_client.errors import ClosedError, LogGapError, ProtocolError
 from att_client.log_items import LogItem, LogLine, page_items
-from att_client.log_messages import Page, follow_response, log_gap
+from att_client.log_messages import Page, follow_response, log_gap, page_records
 from att_client.log_order import RunEnd, check_dense, cut, gap_end
 from att_client.resume import ResumingStream
 from att_client.transport import Transport
@@ -168,7 +168,7 @@ class _Items:
             page = await self._reader.read()
             if page is None:
                 raise StopAsyncIteration
-            self._items = page_items(page.records, markers=self._markers)
+            self._items = page_items(page, markers=self._markers)
             self._page_cursor = page.cursor
 
     def __del__(self) -> None:
@@ -257,7 +257,7 @@ class _Reader:
         self._cursor = page.cursor
 
     def _stop_at_gap(self, page: Page) -> None:
-        for index, record in enumerate(page.records):
+        for index, record in enumerate(page_records(page)):
             if record.HasField("gap"):
                 gap = log_gap(record.gap)
                 if index == 0:

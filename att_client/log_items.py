@@ -10,7 +10,15 @@ from typing import TypeAlias
 from att.v1 import log_pb2
 from att_client._proto.att.v1 import LogChunk, LogGap, LogRecord, LogStream, RunMarker
 from att_client.errors import ProtocolError
-from att_client.log_messages import arrival, log_gap, run_marker
+from att_client.log_messages import (
+    Page,
+    arrival,
+    log_gap,
+    page_records,
+    run_marker,
+    sequence_offsets,
+    to_datetime,
+)
 
 
 class LogLine(str):
@@ -41,12 +49,12 @@ class LogLine(str):
     @property
     def time(self) -> datetime | None:
         """When the line arrived, aware, in UTC."""
-        return self._origin.time
+        return self._origin.arrival()
 
     @property
     def stream(self) -> LogStream:
         """The output stream that it was printed on."""
-        return self._origin.stream
+        return LogStream(self._origin.stream)
 
     @property
     def run_id(self) -> str:
@@ -88,16 +96,27 @@ class _Origin:
     )
 
     def __init__(
-        self, chunk: LogChunk | log_pb2.LogChunk, time: datetime | None, stream: LogStream
+        self,
+        chunk: LogChunk | log_pb2.LogChunk,
+        time: datetime | int | None,
+        offsets: list[int],
     ) -> None:
         self.first_sequence = chunk.first_sequence
         self.line_count = chunk.line_count
-        self.offsets = tuple(chunk.sequence_offsets)
+        self.offsets = offsets
         self.time = time
-        self.stream = stream
+        self.stream: int = chunk.stream
         self.run_id = chunk.run_id
         self.partial = chunk.partial
         self.unterminated = chunk.unterminated
+
+    def arrival(self) -> datetime | None:
+        """When the lines arrived."""
+        # Made when it is asked for: few ask, and all lines of the chunk share it.
+        time = self.time
+        if isinstance(time, int):
+            time = self.time = to_datetime(time)
+        return time
 
 
 LogItem: TypeAlias = LogLine | LogGap | RunMarker
@@ -112,32 +131,30 @@ def log_items(records: Iterable[LogRecord], *, markers: bool = False) -> Iterato
     return chain.from_iterable(_parts(records, markers))
 
 
-def page_items(records: Iterable[log_pb2.LogRecord], *, markers: bool) -> Iterator[LogItem]:
-    """`log_items` of records as they were decoded."""
-    return chain.from_iterable(_page_parts(records, markers))
+def page_items(page: Page, *, markers: bool) -> Iterator[LogItem]:
+    """`log_items` of a page as it was decoded."""
+    return chain.from_iterable(_page_parts(page_records(page), markers))
 
 
 def _parts(records: Iterable[LogRecord], markers: bool) -> Iterator[Iterable[LogItem]]:
     for record in records:
         if (chunk := record.chunk) is not None:
-            yield _lines(_Origin(chunk, chunk.time, chunk.stream), chunk.lines)
+            yield _lines(_Origin(chunk, chunk.time, chunk.sequence_offsets), chunk.lines)
         elif record.gap is not None:
             yield (record.gap,)
         elif markers and record.run is not None:
             yield (record.run,)
 
 
-def _page_parts(
-    records: Iterable[log_pb2.LogRecord], markers: bool
-) -> Iterator[Iterable[LogItem]]:
+def _page_parts(records: Iterable[log_pb2.LogRecord], markers: bool) -> Iterator[Iterable[LogItem]]:
     for record in records:
-        kind = record.WhichOneof("record")
-        if kind == "chunk":
+        if record.HasField("chunk"):
             chunk = record.chunk
-            yield _lines(_Origin(chunk, arrival(chunk), LogStream(chunk.stream)), chunk.lines)
-        elif kind == "gap":
+            origin = _Origin(chunk, arrival(chunk), sequence_offsets(chunk))
+            yield _lines(origin, chunk.lines)
+        elif record.HasField("gap"):
             yield (log_gap(record.gap),)
-        elif markers and kind == "run":
+        elif markers and record.HasField("run"):
             yield (run_marker(record.run),)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from att.v1 import log_pb2
 from att_client._proto.att.v1 import LogGap
 from att_client.errors import ProtocolError
-from att_client.log_messages import Page
+from att_client.log_messages import Page, page_records
 
 
 def check_dense(page: Page, cursor: int | None) -> None:
@@ -14,7 +14,7 @@ def check_dense(page: Page, cursor: int | None) -> None:
     cursor: None takes any beginning. A record of an unknown kind may be of any
     length, up to the next one.
     """
-    for record in page.records:
+    for record in page_records(page):
         first, end = _span(record)
         if first is not None and cursor is not None and first != cursor:
             raise _not_dense(cursor, first)
@@ -33,7 +33,7 @@ def cut(page: Page, cursor: int) -> None:
     if page.cursor <= cursor:
         return
     page.cursor = cursor
-    for index, record in enumerate(page.records):
+    for index, record in enumerate(page_records(page)):
         first, _ = _span(record)
         if first is not None and first >= cursor:
             del page.records[index:]
@@ -60,13 +60,12 @@ class RunEnd:
     def observe(self, page: Page) -> None:
         """Looks at the next records. Looking at some twice changes nothing."""
         self.run_id = self.run_id or page.bound_run_id
-        for record in page.records:
+        for record in page_records(page):
             if self.cursor is not None:
                 return
-            kind = record.WhichOneof("record")
-            if kind == "chunk":
+            if record.HasField("chunk"):
                 self._show(record.chunk.run_id, record.chunk.first_sequence)
-            elif kind == "run":
+            elif record.HasField("run"):
                 run = record.run
                 self._show(run.run_id, run.sequence)
                 if run.run_id == self.run_id and run.HasField("ended"):
@@ -84,14 +83,13 @@ class RunEnd:
 
 def _span(record: log_pb2.LogRecord) -> tuple[int | None, int | None]:
     """The record's first sequence number and the one behind it; None where unknown."""
-    kind = record.WhichOneof("record")
-    if kind == "chunk":
+    if record.HasField("chunk"):
         chunk = record.chunk
         first, offsets = chunk.first_sequence, chunk.sequence_offsets
         return first, first + (offsets[-1] + 1 if offsets else chunk.line_count)
-    if kind == "run":
+    if record.HasField("run"):
         return record.run.sequence, record.run.sequence + 1
-    if kind == "gap":
+    if record.HasField("gap"):
         return record.gap.first_sequence, gap_end(record.gap)
     return None, None
 

@@ -72,6 +72,7 @@ class ResumingStream(Generic[M]):
             except UnavailableError as error:
                 self._drop_call()
                 await self._pause(error)
+                continue
             except AttError:
                 self.close()
                 raise
