@@ -73,8 +73,9 @@ class Logs:
 
         cursor, tail, since, anchor, log_id: as for `read`. Nothing is asked for
             before the loop.
-        until_exit: ends when the current run, else the next, has ended and all
-            of it was given out.
+        until_exit: ends when the current run has ended and all of it was given
+            out; if none runs, the last one where its end is still to come, else
+            the next.
         on_gap: whether missing records come as a `LogGap` or raise LogGapError.
         markers: whether the loop over items gives run markers.
         progress_interval: how often an idle server reports, 1 s to 5 minutes;

@@ -52,7 +52,9 @@ def logs(
     until_exit: Annotated[
         bool,
         typer.Option(
-            "--until-exit", help="Follow until the current run, else the next one, has ended."
+            "--until-exit",
+            help="Follow until the current run has ended; if none runs, the last one where its end "
+            "is still to be printed, else the next.",
         ),
     ] = False,
     target: Target = None,

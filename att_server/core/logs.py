@@ -24,6 +24,8 @@ from att_server.core.ports import LogStore
 PAGE_BYTES = 256 * 1024
 """What one read of the store asks for: followers of one place share such pages."""
 
+END_KNOWN_WITHIN = timedelta(seconds=5)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRead:
@@ -118,14 +120,17 @@ class LogManager:
         """Every record from `position` on, as it comes; the first page comes at once.
 
         Ends when the bound run has ended and all of it was given: the run
-        `until_run_id`, or with `until_exit` the current run, else the next.
+        `until_run_id`, or with `until_exit` the current run; without one the last
+        run if its end lies behind the position, else the next.
         Otherwise it ends only by raising PROJECT_NOT_FOUND, when the project is
         deleted.
         """
         project = self._find_project(project_id)
         cursor, bounds = await self._resolve(project, position)
         until_exit = until_exit or bool(until_run_id)
-        bound_run = until_run_id or (self._current_run(project_id) if until_exit else "")
+        bound_run = until_run_id
+        if until_exit and not bound_run:
+            bound_run = await self._run_ahead(project, cursor, bounds)
         bind_from = bounds.end
         bell = self._bells.setdefault(project_id, Bell())
         first = True
@@ -148,6 +153,7 @@ class LogManager:
                     bound_run, page, over = _bind(page, bound_run, bind_from)
                     if over:
                         yield Followed(page=page, bound_run_id=bound_run)
+                        await self._end_known(project_id, bound_run, bell)
                         return
                 yield Followed(page=page, bound_run_id=bound_run)
                 cursor = page.cursor
@@ -180,6 +186,30 @@ class LogManager:
         bell = self._bells.get(project_id)
         if bell is not None:
             bell.ring()
+
+    async def _end_known(self, project_id: str, run_id: str, bell: Bell) -> None:
+        """Waits, not for long, until the runtime knows of the end that the log tells.
+
+        The marker is written first; who follows to the end and then asks how the
+        run ended must not be told that it still runs.
+        """
+        seen = bell.count
+        while self._current_run(project_id) == run_id:
+            if not await bell.wait(seen, END_KNOWN_WITHIN):
+                return
+            seen = bell.count
+
+    async def _run_ahead(self, project: Project, cursor: int, bounds: LogBounds) -> str:
+        """The current run, or the last one if its end lies behind `cursor`; else empty."""
+        run_id = self._current_run(project.project_id)
+        if run_id or cursor >= bounds.end:
+            return run_id
+        # Nothing follows the end of a run but the next run.
+        page = await self._store.read(
+            project.project_id, project.log_id, cursor=bounds.end - 1, max_bytes=PAGE_BYTES
+        )
+        last = page.records[-1] if page.records else None
+        return last.run_id if isinstance(last, RunEnded) else ""
 
     async def _resolve(self, project: Project, position: LogPosition) -> tuple[int, LogBounds]:
         """The cursor that `position` means now, and what the log holds."""

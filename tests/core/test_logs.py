@@ -266,19 +266,45 @@ async def test_the_end_of_the_current_run_ends_the_stream_after_its_last_record(
     assert (await soon(pages)).bound_run_id == "run-1"
     stage.say("last")
     stage.end("run-1")
-    stage.start("run-2")
     rest = [followed async for followed in pages]
     records = [record for followed in rest for record in followed.page.records]
     assert texts(tuple(records)) == ["last", "RunEnded"]
     assert rest[-1].page.cursor == 3
 
 
-async def test_without_a_run_the_next_one_is_bound_whatever_ran_before(stage: Stage) -> None:
+async def test_the_stream_ends_when_the_end_of_the_run_is_known(stage: Stage) -> None:
+    stage.start("run-1")
+    pages = stage.follow(LogPosition(at_end=True), until_exit=True)
+    await soon(pages)
+    stage.store.append_ended("web", "life-1", "run-1", exit_code=0)
+    stage.logs.grew("web")
+    assert texts((await soon(pages)).page.records) == ["RunEnded"]
+    ending = asyncio.ensure_future(anext(pages, None))
+    await asyncio.sleep(0)
+    assert not ending.done()
+    stage.run = ""
+    stage.logs.grew("web")
+    async with asyncio.timeout(10):
+        assert await ending is None
+
+
+async def test_a_run_that_was_quicker_than_its_follower_ends_the_stream(stage: Stage) -> None:
+    for run_id in ("run-1", "run-2"):
+        stage.start(run_id)
+        stage.say(f"of {run_id}")
+        stage.end(run_id)
+    pages = stage.follow(LogPosition(), until_exit=True)
+    followed = [followed async for followed in pages]
+    assert {one.bound_run_id for one in followed} == {"run-2"}
+    assert texts(followed[0].page.records)[-2:] == ["of run-2", "RunEnded"]
+
+
+async def test_behind_the_end_of_the_last_run_the_next_one_is_bound(stage: Stage) -> None:
     stage.start("run-1")
     stage.end("run-1")
-    pages = stage.follow(LogPosition(), until_exit=True)
+    pages = stage.follow(LogPosition(at_end=True), until_exit=True)
     first = await soon(pages)
-    assert (first.bound_run_id, texts(first.page.records)) == ("", ["RunStarted", "RunEnded"])
+    assert (first.bound_run_id, first.page.records) == ("", ())
     stage.start("run-2")
     assert (await soon(pages)).bound_run_id == "run-2"
     stage.end("run-2")

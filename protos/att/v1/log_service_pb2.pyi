@@ -133,8 +133,9 @@ class FollowLogsRequest(_message.Message):
     project_id: _builtins.str
     """Names the project. One that never ran is waited for."""
     until_exit: _builtins.bool
-    """Ends the stream with OK when the current run, else the next one, has ended
-    and all of it was sent. A stream that resumes sets `until_run_id` instead:
+    """Ends the stream with OK when the current run has ended and all of it was
+    sent. Without a current run it is the last one if its end lies behind
+    `start`, else the next. A stream that resumes sets `until_run_id` instead:
     another run may be current by then.
     """
     max_bytes: _builtins.int

@@ -2714,8 +2714,9 @@ class FollowLogsRequest(betterproto2.Message):
 
     until_exit: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
-    Ends the stream with OK when the current run, else the next one, has ended
-    and all of it was sent. A stream that resumes sets `until_run_id` instead:
+    Ends the stream with OK when the current run has ended and all of it was
+    sent. Without a current run it is the last one if its end lies behind
+    `start`, else the next. A stream that resumes sets `until_run_id` instead:
     another run may be current by then.
     """
 
