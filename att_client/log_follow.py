@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from att.v1 import log_service_pb2
 from att_client._proto.att.v1 import FollowLogsRequest, FollowLogsResponse, LogGap, LogPosition
 from att_client.errors import ClosedError, LogGapError, ProtocolError
-from att_client.log_items import LogItem, LogLine, page_items
-from att_client.log_messages import Page, follow_response, log_gap, page_records
+from att_client.log_items import LogItem, LogLine, part_items
+from att_client.log_messages import follow_response, parse_page
 from att_client.log_order import RunEnd, check_dense, cut, gap_end
+from att_client.log_page import Page
 from att_client.resume import ResumingStream
 from att_client.transport import Transport
 
@@ -124,13 +124,8 @@ class _Batches:
         page = await self._reader.read()
         if page is None:
             raise StopAsyncIteration
-        try:
-            batch = follow_response(page)
-        except BaseException:
-            # The reader is behind the page already: nothing may come after it.
-            self._reader.close()
-            raise
-        self._follow._go_to(page.cursor)
+        batch = follow_response(page)
+        self._follow._go_to(batch.cursor)
         return batch
 
     def __del__(self) -> None:
@@ -168,7 +163,7 @@ class _Items:
             page = await self._reader.read()
             if page is None:
                 raise StopAsyncIteration
-            self._items = page_items(page, markers=self._markers)
+            self._items = part_items(page.parts, markers=self._markers)
             self._page_cursor = page.cursor
 
     def __del__(self) -> None:
@@ -183,11 +178,12 @@ class _Reader:
         self._options = options
         self._cursor = follow.cursor
         self._gap: LogGap | None = None
+        self._server_binds = False
         self._stream = ResumingStream(
             transport,
             _METHOD,
             request=self._request,
-            parse=log_service_pb2.FollowLogsResponse.FromString,
+            parse=parse_page,
             progress_interval=options.progress_interval,
             max_elapsed=options.max_elapsed,
         )
@@ -200,7 +196,7 @@ class _Reader:
         """The next page; None when nothing can come any more. Raises AttError."""
         if self._gap is not None:
             self._raise_gap(self._gap)
-        if self._is_past_run_end():
+        if self._is_past_run_end() and not self._server_ends:
             self.close()
             return None
         page = await self._stream.read()
@@ -222,13 +218,26 @@ class _Reader:
             start = LogPosition(cursor=self._cursor, log_id=self._follow._log_id)
         # A call with `until_exit` binds a run. One that resumes must not bind another.
         run_end = self._follow._run_end
+        until_exit = self._options.until_exit and run_end is None
+        until_run_id = "" if run_end is None else run_end.run_id
+        self._server_binds = until_exit or bool(until_run_id)
         return FollowLogsRequest(
             project_id=self._options.project_id,
             start=start,
-            until_exit=self._options.until_exit and run_end is None,
-            until_run_id="" if run_end is None else run_end.run_id,
+            until_exit=until_exit,
+            until_run_id=until_run_id,
             progress_interval=self._options.progress_interval,
         )
+
+    @property
+    def _server_ends(self) -> bool:
+        """Whether the server is about to end the call by itself, as it does after the marker.
+
+        It does so once the runtime knows of the end too; who asks then how the run
+        ended is told.
+        """
+        run_end = self._follow._run_end
+        return self._server_binds and run_end is not None and run_end.marked
 
     def _is_past_run_end(self) -> bool:
         run_end = self._follow._run_end
@@ -257,13 +266,12 @@ class _Reader:
         self._cursor = page.cursor
 
     def _stop_at_gap(self, page: Page) -> None:
-        for index, record in enumerate(page_records(page)):
-            if record.HasField("gap"):
-                gap = log_gap(record.gap)
+        for index, part in enumerate(page.parts):
+            if isinstance(part, LogGap):
                 if index == 0:
-                    self._raise_gap(gap)
-                self._gap = gap
-                cut(page, gap.first_sequence)
+                    self._raise_gap(part)
+                self._gap = part
+                cut(page, part.first_sequence)
                 return
 
     def _raise_gap(self, gap: LogGap) -> None:

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import chain
 from typing import TypeAlias
 
-from att.v1 import log_pb2
-from att_client._proto.att.v1 import LogChunk, LogGap, LogRecord, LogStream, RunMarker
+from att_client._proto.att.v1 import LogGap, LogRecord, LogStream, RunMarker
 from att_client.errors import ProtocolError
-from att_client.log_messages import (
-    Page,
-    arrival,
-    log_gap,
-    page_records,
-    run_marker,
-    sequence_offsets,
-    to_datetime,
-)
+from att_client.log_page import Chunk, Part
 
 
 class LogLine(str):
@@ -28,18 +18,18 @@ class LogLine(str):
     line as it was. A line of more than 65,535 bytes comes in parts.
     """
 
-    __slots__ = ("_data", "_index", "_origin")
+    __slots__ = ("_chunk", "_data", "_index")
 
-    _origin: _Origin
+    _chunk: Chunk
     _index: int
     _data: bytes
 
     @property
     def sequence(self) -> int:
         """The line's sequence number."""
-        origin = self._origin
-        offsets = origin.offsets
-        return origin.first_sequence + (offsets[self._index] if offsets else self._index)
+        chunk = self._chunk
+        offsets = chunk.offsets
+        return chunk.first_sequence + (offsets[self._index] if offsets else self._index)
 
     @property
     def cursor(self) -> int:
@@ -49,17 +39,17 @@ class LogLine(str):
     @property
     def time(self) -> datetime | None:
         """When the line arrived, aware, in UTC."""
-        return self._origin.arrival()
+        return self._chunk.time()
 
     @property
     def stream(self) -> LogStream:
         """The output stream that it was printed on."""
-        return LogStream(self._origin.stream)
+        return LogStream(self._chunk.stream)
 
     @property
     def run_id(self) -> str:
         """The run that printed it."""
-        return self._origin.run_id
+        return self._chunk.run_id
 
     @property
     def data(self) -> bytes:
@@ -72,51 +62,12 @@ class LogLine(str):
     @property
     def partial(self) -> bool:
         """Whether the line goes on in the next line of its stream."""
-        return self._origin.partial and self._index + 1 == self._origin.line_count
+        return self._chunk.partial and self._index + 1 == self._chunk.line_count
 
     @property
     def unterminated(self) -> bool:
         """Whether the app has not ended the line: it paused, or its output ended."""
-        return self._origin.unterminated and self._index + 1 == self._origin.line_count
-
-
-class _Origin:
-    """What the lines of a chunk share; without their bytes, so that a line that
-    is kept does not keep its neighbours."""
-
-    __slots__ = (
-        "first_sequence",
-        "line_count",
-        "offsets",
-        "partial",
-        "run_id",
-        "stream",
-        "time",
-        "unterminated",
-    )
-
-    def __init__(
-        self,
-        chunk: LogChunk | log_pb2.LogChunk,
-        time: datetime | int | None,
-        offsets: list[int],
-    ) -> None:
-        self.first_sequence = chunk.first_sequence
-        self.line_count = chunk.line_count
-        self.offsets = offsets
-        self.time = time
-        self.stream: int = chunk.stream
-        self.run_id = chunk.run_id
-        self.partial = chunk.partial
-        self.unterminated = chunk.unterminated
-
-    def arrival(self) -> datetime | None:
-        """When the lines arrived."""
-        # Made when it is asked for: few ask, and all lines of the chunk share it.
-        time = self.time
-        if isinstance(time, int):
-            time = self.time = to_datetime(time)
-        return time
+        return self._chunk.unterminated and self._index + 1 == self._chunk.line_count
 
 
 LogItem: TypeAlias = LogLine | LogGap | RunMarker
@@ -128,67 +79,51 @@ def log_items(records: Iterable[LogRecord], *, markers: bool = False) -> Iterato
 
     markers: whether run markers are among them.
     """
-    return chain.from_iterable(_parts(records, markers))
+    return part_items(map(_part, records), markers=markers)
 
 
-def page_items(page: Page, *, markers: bool) -> Iterator[LogItem]:
-    """`log_items` of a page as it was decoded."""
-    return chain.from_iterable(_page_parts(page_records(page), markers))
+def part_items(parts: Iterable[Part], *, markers: bool) -> Iterator[LogItem]:
+    """`log_items` of what a page holds. Takes the bytes out of its chunks."""
+    for part in parts:
+        if isinstance(part, Chunk):
+            # A line that is kept keeps the chunk: it must not keep its neighbours.
+            blob, part.lines = part.lines, b""
+            try:
+                texts = blob.decode().split("\n")
+            except UnicodeDecodeError:
+                yield from _undecodable_lines(part, blob)
+                continue
+            _check(part, len(texts), texts.pop())
+            for index, text in enumerate(texts):
+                line = LogLine(text)
+                line._chunk = part
+                line._index = index
+                yield line
+        elif isinstance(part, LogGap) or (markers and isinstance(part, RunMarker)):
+            yield part
 
 
-def _parts(records: Iterable[LogRecord], markers: bool) -> Iterator[Iterable[LogItem]]:
-    for record in records:
-        if (chunk := record.chunk) is not None:
-            yield _lines(_Origin(chunk, chunk.time, chunk.sequence_offsets), chunk.lines)
-        elif record.gap is not None:
-            yield (record.gap,)
-        elif markers and record.run is not None:
-            yield (record.run,)
+def _part(record: LogRecord) -> Part:
+    if (chunk := record.chunk) is not None:
+        return Chunk(chunk, chunk.time, chunk.sequence_offsets)
+    return record.gap if record.gap is not None else record.run
 
 
-def _page_parts(records: Iterable[log_pb2.LogRecord], markers: bool) -> Iterator[Iterable[LogItem]]:
-    for record in records:
-        if record.HasField("chunk"):
-            chunk = record.chunk
-            origin = _Origin(chunk, arrival(chunk), sequence_offsets(chunk))
-            yield _lines(origin, chunk.lines)
-        elif record.HasField("gap"):
-            yield (log_gap(record.gap),)
-        elif markers and record.HasField("run"):
-            yield (run_marker(record.run),)
-
-
-def _lines(origin: _Origin, blob: bytes) -> Iterator[LogLine]:
-    try:
-        texts = blob.decode().split("\n")
-    except UnicodeDecodeError:
-        yield from _undecodable_lines(origin, blob)
-        return
-    _check(origin, len(texts), texts[-1])
-    del texts[-1]
-    for index, text in enumerate(texts):
-        line = LogLine(text)
-        line._origin = origin
-        line._index = index
-        yield line
-
-
-def _undecodable_lines(origin: _Origin, blob: bytes) -> Iterator[LogLine]:
+def _undecodable_lines(chunk: Chunk, blob: bytes) -> Iterator[LogLine]:
     parts = blob.split(b"\n")
-    _check(origin, len(parts), parts[-1])
-    del parts[-1]
+    _check(chunk, len(parts), parts.pop())
     for index, data in enumerate(parts):
         line = LogLine(data, "utf-8", "replace")
-        line._origin = origin
+        line._chunk = chunk
         line._index = index
         line._data = data
         yield line
 
 
-def _check(origin: _Origin, parts: int, rest: str | bytes) -> None:
+def _check(chunk: Chunk, parts: int, rest: str | bytes) -> None:
     # A wrong count would give every line behind it a wrong sequence number.
-    count, offsets = origin.line_count, origin.offsets
+    count, offsets = chunk.line_count, chunk.offsets
     if rest or parts - 1 != count or (offsets and len(offsets) != count):
         raise ProtocolError(
-            f"The chunk at {origin.first_sequence} does not hold the {count} lines that it says."
+            f"The chunk at {chunk.first_sequence} does not hold the {count} lines that it says."
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from att.v1 import log_pb2
-from att_client._proto.att.v1 import LogGap
+from att_client._proto.att.v1 import LogGap, RunMarker
 from att_client.errors import ProtocolError
-from att_client.log_messages import Page, page_records
+from att_client.log_page import Chunk, Page, Part
 
 
 def check_dense(page: Page, cursor: int | None) -> None:
@@ -14,8 +13,8 @@ def check_dense(page: Page, cursor: int | None) -> None:
     cursor: None takes any beginning. A record of an unknown kind may be of any
     length, up to the next one.
     """
-    for record in page_records(page):
-        first, end = _span(record)
+    for part in page.parts:
+        first, end = _span(part)
         if first is not None and cursor is not None and first != cursor:
             raise _not_dense(cursor, first)
         cursor = end
@@ -23,7 +22,7 @@ def check_dense(page: Page, cursor: int | None) -> None:
         raise _not_dense(cursor, page.cursor)
 
 
-def gap_end(gap: LogGap | log_pb2.LogGap) -> int:
+def gap_end(gap: LogGap) -> int:
     """The cursor behind the gap."""
     return gap.first_sequence + gap.count
 
@@ -33,10 +32,10 @@ def cut(page: Page, cursor: int) -> None:
     if page.cursor <= cursor:
         return
     page.cursor = cursor
-    for index, record in enumerate(page_records(page)):
-        first, _ = _span(record)
+    for index, part in enumerate(page.parts):
+        first, _ = _span(part)
         if first is not None and first >= cursor:
-            del page.records[index:]
+            del page.parts[index:]
             return
 
 
@@ -49,6 +48,7 @@ class RunEnd:
 
     run_id: the run; empty while it is not known.
     cursor: behind the run's last record; None while it was not seen.
+    marked: whether the run's end marker was seen.
     """
 
     def __init__(self, bound: int) -> None:
@@ -56,20 +56,20 @@ class RunEnd:
         self._shown = False
         self.run_id = ""
         self.cursor: int | None = None
+        self.marked = False
 
     def observe(self, page: Page) -> None:
         """Looks at the next records. Looking at some twice changes nothing."""
         self.run_id = self.run_id or page.bound_run_id
-        for record in page_records(page):
+        for part in page.parts:
             if self.cursor is not None:
                 return
-            if record.HasField("chunk"):
-                self._show(record.chunk.run_id, record.chunk.first_sequence)
-            elif record.HasField("run"):
-                run = record.run
-                self._show(run.run_id, run.sequence)
-                if run.run_id == self.run_id and run.HasField("ended"):
-                    self.cursor = run.sequence + 1
+            if isinstance(part, Chunk):
+                self._show(part.run_id, part.first_sequence)
+            elif isinstance(part, RunMarker):
+                self._show(part.run_id, part.sequence)
+                if part.run_id == self.run_id and part.ended is not None:
+                    self.cursor, self.marked = part.sequence + 1, True
 
     def _show(self, run_id: str, sequence: int) -> None:
         if not self.run_id and sequence >= self._bound:
@@ -81,16 +81,14 @@ class RunEnd:
             self.cursor = sequence
 
 
-def _span(record: log_pb2.LogRecord) -> tuple[int | None, int | None]:
-    """The record's first sequence number and the one behind it; None where unknown."""
-    if record.HasField("chunk"):
-        chunk = record.chunk
-        first, offsets = chunk.first_sequence, chunk.sequence_offsets
-        return first, first + (offsets[-1] + 1 if offsets else chunk.line_count)
-    if record.HasField("run"):
-        return record.run.sequence, record.run.sequence + 1
-    if record.HasField("gap"):
-        return record.gap.first_sequence, gap_end(record.gap)
+def _span(part: Part) -> tuple[int | None, int | None]:
+    """The part's first sequence number and the one behind it; None where unknown."""
+    if isinstance(part, Chunk):
+        return part.first_sequence, part.end()
+    if isinstance(part, RunMarker):
+        return part.sequence, part.sequence + 1
+    if isinstance(part, LogGap):
+        return part.first_sequence, gap_end(part)
     return None, None
 
 

@@ -7,10 +7,9 @@ import select
 import time
 from collections.abc import Callable
 
-from att_server.supervisor.lines import LineAssembler
+from att_server.supervisor.lines import Blob, LineAssembler
 from att_server.supervisor.log_writer import LogWriter
 
-READ_BYTES = 64 * 1024
 BATCH_BYTES = 256 * 1024
 PAUSE = 0.2
 """Seconds after which an unterminated line is shown."""
@@ -61,24 +60,26 @@ class Capture:
     def on_event(self, descriptor: int) -> None:
         """Reads a batch from a pipe and writes it to the log."""
         stream = self._streams[descriptor]
+        blobs: list[Blob] = []
         gathered = 0
         ended = False
         while gathered < BATCH_BYTES:
+            room = stream.lines.room
             try:
-                data = os.read(descriptor, READ_BYTES)
+                data = os.read(descriptor, room)
             except BlockingIOError:
                 break
             if not data:
                 ended = True
                 break
+            blobs += stream.lines.feed(data)
             gathered += len(data)
-            self._log.append_lines(stream.number, self._run, stream.lines.feed(data))
-            if len(data) < READ_BYTES:  # the pipe is empty
+            if len(data) < room:  # the pipe is empty
                 break
+        self._show(stream, blobs)
         stream.due = time.monotonic() + PAUSE if stream.lines.pending else None
         if ended:
             self._end(descriptor)
-        self._show()
 
     @property
     def deadline(self) -> float | None:
@@ -93,9 +94,7 @@ class Capture:
         due = [s for s in self._streams.values() if s.due is not None and now >= s.due]
         for stream in due:
             stream.due = None
-            self._log.append_lines(stream.number, self._run, stream.lines.flush())
-        if due:
-            self._show()
+            self._show(stream, stream.lines.flush())
 
     def abandon(self) -> None:
         """Takes what is in the pipes now and closes them, whoever may still hold them."""
@@ -104,14 +103,15 @@ class Capture:
             self.on_event(descriptor)
             if descriptor in self._streams:
                 self._end(descriptor)
-        self._show()
 
     def _end(self, descriptor: int) -> None:
         stream = self._streams.pop(descriptor)
-        self._log.append_lines(stream.number, self._run, stream.lines.flush())
+        self._show(stream, stream.lines.flush())
         self._epoll.unregister(descriptor)
         os.close(descriptor)
 
-    def _show(self) -> None:
-        self._log.flush()
-        self._on_growth()
+    def _show(self, stream: _Stream, blobs: list[Blob]) -> None:
+        if blobs:
+            self._log.append_lines(stream.number, self._run, blobs)
+            self._log.flush()
+            self._on_growth()

@@ -50,11 +50,14 @@ class Peer:
             {"id": command.get("id"), "ok": False, "error": error, "message": message}
         )
 
-    def offer(self, *, state: Mapping[str, object] | None = None, grew: bool = False) -> None:
-        """Has the peer told what is new, once it has said hello."""
+    def offer_state(self, state: Mapping[str, object]) -> None:
+        """Has the peer told the newest state, once it has said hello."""
         if self.told:
-            self._state = state or self._state
-            self._grew = self._grew or grew
+            self._state = state
+
+    def offer_growth(self) -> None:
+        """Has the peer told that the log grew, once it has said hello."""
+        self._grew = self.told
 
     def send(self) -> None:
         """Sends what the peer takes without waiting. Raises OSError when it is gone."""
@@ -158,22 +161,26 @@ class ControlServer:
             return
         try:
             peer.send()
-            if peer.interest != peer.awaited:
-                peer.awaited = peer.interest
-                self._epoll.modify(descriptor, peer.awaited)
+            interest = peer.interest
+            if interest != peer.awaited:
+                self._epoll.modify(descriptor, interest)
+                peer.awaited = interest
         except OSError:
             self._drop(peer)
 
     def push_state(self, state: Mapping[str, object]) -> None:
         """Tells all peers the newest state."""
         for peer in list(self._peers.values()):
-            peer.offer(state=state)
+            peer.offer_state(state)
             self.flush(peer)
 
     def push_grew(self) -> None:
         """Tells all peers that the log grew: at once, or 1 ms after the last time."""
-        self._grew = True
-        self.on_deadline(time.monotonic())
+        now = time.monotonic()
+        if now >= self._grew_at + GREW_INTERVAL:
+            self._tell_growth(now)
+        else:
+            self._grew = True
 
     @property
     def deadline(self) -> float | None:
@@ -183,10 +190,7 @@ class ControlServer:
     def on_deadline(self, now: float) -> None:
         """Tells of growth if that is due."""
         if self._grew and now >= self._grew_at + GREW_INTERVAL:
-            self._grew, self._grew_at = False, now
-            for peer in list(self._peers.values()):
-                peer.offer(grew=True)
-                self.flush(peer)
+            self._tell_growth(now)
 
     def close(self, linger: float) -> None:
         """Sends what is owed, for at most `linger` seconds, and closes all."""
@@ -195,7 +199,8 @@ class ControlServer:
         deadline = time.monotonic() + linger
         poll = select.poll()
         for descriptor, peer in self._peers.items():
-            peer.offer(grew=self._grew)
+            if self._grew:
+                peer.offer_growth()
             poll.register(descriptor, select.POLLOUT)
         while any(peer.owed for peer in self._peers.values()) and time.monotonic() < deadline:
             for descriptor, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -205,6 +210,12 @@ class ControlServer:
                     poll.unregister(descriptor)
         for peer in list(self._peers.values()):
             self._drop(peer)
+
+    def _tell_growth(self, now: float) -> None:
+        self._grew, self._grew_at = False, now
+        for peer in list(self._peers.values()):
+            peer.offer_growth()
+            self.flush(peer)
 
     def _drop(self, peer: Peer) -> None:
         descriptor = peer.connection.fileno()

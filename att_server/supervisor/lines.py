@@ -28,27 +28,30 @@ class LineAssembler:
         """Whether bytes wait for the end of their line."""
         return bool(self._rest)
 
-    def feed(self, data: bytes | memoryview) -> list[Blob]:
+    @property
+    def room(self) -> int:
+        """How many bytes, 1 to 65,536, `feed` makes at most one blob of."""
+        return MAX_PAYLOAD_BYTES - len(self._rest)
+
+    def feed(self, data: bytes) -> list[Blob]:
         """What became whole with `data`, which may be of any length."""
-        text = bytes(data)
+        text = self._rest + data
         blobs: list[Blob] = []
-        rest = self._rest
         start = 0
-        while len(rest) + len(text) - start > 0:
+        while start < len(text):
             # Lines together decide here, never each line: the last newline that
             # still fits ends the blob.
-            room = start + MAX_PAYLOAD_BYTES - len(rest)
+            room = start + MAX_PAYLOAD_BYTES
             end = text.rfind(b"\n", start, room) + 1
             if end:
-                blobs.append((rest + text[start:end], 0))
+                blobs.append((text[start:end], 0))
             elif len(text) >= room:
                 end = room - 1
-                blobs.append((rest + text[start:end] + b"\n", FLAG_PARTIAL))
+                blobs.append((text[start:end] + b"\n", FLAG_PARTIAL))
             else:
-                rest += text[start:]
                 break
-            rest, start = b"", end
-        self._rest = rest
+            start = end
+        self._rest = text[start:]
         return blobs
 
     def flush(self) -> list[Blob]:

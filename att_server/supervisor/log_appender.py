@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from att_server.supervisor.log_files import Files
 from att_server.supervisor.log_recovery import Place, Recovered
@@ -30,16 +29,20 @@ _FRAMES_A_WRITE = 512
 # The count of a frame has 32 bits.
 _GAP_NUMBERS = 1 << 31
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# On the way of every line, and in Python 3.11 a member is looked up by a call.
+_LINES = int(FrameKind.LINES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What becomes one frame. lost_lines: for a gap in place of lines, how many."""
+class Record(NamedTuple):
+    """What becomes one frame.
+
+    taken: how many sequence numbers. lost_lines: for a gap in place of lines, how many.
+    """
 
     kind: int
     payload: bytes
     first_sequence: int
-    count: int
+    taken: int
     time_ns: int
     run: bytes = NO_RUN
     stream: int = STREAM_NONE
@@ -54,7 +57,7 @@ class Record:
     @property
     def next_sequence(self) -> int:
         """The sequence number after the record."""
-        return self.first_sequence + self.count
+        return self.first_sequence + self.taken
 
     def header(self) -> bytes:
         """The frame without its payload."""
@@ -62,7 +65,7 @@ class Record:
             self.kind,
             self.payload,
             first_sequence=self.first_sequence,
-            count=self.count,
+            count=self.taken,
             time_ns=self.time_ns,
             run=self.run,
             stream=self.stream,
@@ -73,10 +76,12 @@ class Record:
 class Appender:
     """Writes records to segments, in the order in which they are given.
 
+    next_sequence: the sequence number after all that was given, written or not.
     failure: why the last write failed; None: all is written. Then the lines that
     wait are lost and only counted, and markers are kept, until `write` succeeds.
     unsynced, sealed, directory_changed: what the disk has not been made to keep:
     the open segment, complete ones (their files, open), the directory.
+    segment_start: up to where the disk keeps the log once it keeps those complete ones.
     Not safe for several threads: its owner holds a lock around every call.
     """
 
@@ -90,8 +95,8 @@ class Appender:
         segment_bytes: int,
     ) -> None:
         self.directory = directory
-        self.place: Place = recovered.place
-        self.segment_start: Place = recovered.place
+        self.next_sequence = recovered.place.next_sequence
+        self.segment_start: Place = recovered.synced
         self.fd: int | None = None
         self.failure: OSError | None = None
         self.unsynced = recovered.place != recovered.synced
@@ -100,24 +105,32 @@ class Appender:
         self._log_id = log_id
         self._files = files
         self._segment_bytes = segment_bytes
-        self._queue: deque[Record] = deque()
+        self._queue: list[Record] = []
+        # A place is made when one is asked for, which is seldom: behind `_last`,
+        # which ends at `_offset` and has only lines between it and `_place`.
+        self._place: Place = recovered.place
+        self._last: Record | None = None
+        self._offset = recovered.place.offset
         try:
             for sequence in recovered.unsynced_segments:
                 self.sealed.append(self._open(sequence))
-            if self.place.segment is not None:
-                self.fd = self._open(self.place.segment)
+            if recovered.place.segment is not None:
+                self.fd = self._open(recovered.place.segment)
         except OSError:
             self.close()
             raise
 
     @property
-    def next_sequence(self) -> int:
-        """The sequence number after all that was given, written or not."""
-        return self._queue[-1].next_sequence if self._queue else self.place.next_sequence
+    def place(self) -> Place:
+        """Behind all that is written."""
+        if self._last is None:
+            return self._place
+        return self._place.after(self._last, self._offset)
 
-    def add(self, records: Iterable[Record]) -> None:
-        """Takes records, each of which follows the one before without a hole."""
-        self._queue.extend(records)
+    def add(self, records: Sequence[Record]) -> None:
+        """Takes records, one or more, each of which follows the one before without a hole."""
+        self._queue += records
+        self.next_sequence = records[-1].next_sequence
         if self.failure is not None:
             self._drop_lines(self.failure)
 
@@ -130,12 +143,11 @@ class Appender:
         try:
             while self._queue:
                 fd = self._open_segment()
-                batch = list(islice(self._queue, _FRAMES_A_WRITE))
                 buffers: list[bytes] = []
-                for record in batch:
+                for record in self._queue[:_FRAMES_A_WRITE]:
                     buffers += (record.header(), record.payload)
                 self.unsynced = True
-                self._advance(batch, self._files.write(fd, buffers, self.place.offset))
+                self._advance(self._files.write(fd, buffers, self._offset))
         except OSError as error:
             self.fail(error)
         else:
@@ -144,10 +156,10 @@ class Appender:
     def fail(self, error: OSError) -> None:
         """Gives up what waits for now, because of `error`."""
         self.failure = error
-        if self.fd is not None and self.place.segment is not None:
+        if self.fd is not None:
             # Readers and the next writer stop before a torn frame as well.
             with suppress(OSError):
-                self._files.truncate(self.fd, self.place.offset)
+                self._files.truncate(self.fd, self._offset)
         self._drop_lines(error)
 
     def close(self) -> None:
@@ -157,22 +169,24 @@ class Appender:
                 self._files.close(fd)
         self.sealed, self.fd = [], None
 
-    def _advance(self, batch: list[Record], written: int) -> None:
+    def _advance(self, written: int) -> None:
         """Moves behind the frames of which nothing is missing."""
-        place = self.place
-        left = written
-        for record in batch:
-            if left < record.size:
+        end = self._offset + written
+        whole = 0
+        for record in self._queue:
+            offset = self._offset + record.size
+            if offset > end:
                 break
-            left -= record.size
-            self._queue.popleft()
-            place = place.after(record, place.offset + record.size)
-        if place is self.place:
+            if record.kind != _LINES:
+                self._place = self._place.after(record, offset)
+            self._last, self._offset = record, offset
+            whole += 1
+        if not whole:
             raise OSError(errno.ENOSPC, "no frame fits")
-        self.place = place
+        del self._queue[:whole]
 
     def _open_segment(self) -> int:
-        if self.fd is not None and self.place.offset < self._segment_bytes:
+        if self.fd is not None and self._offset < self._segment_bytes:
             return self.fd
         return self._new_segment()
 
@@ -180,7 +194,8 @@ class Appender:
         return self._files.open(self.directory / segment_name(sequence), os.O_WRONLY)
 
     def _new_segment(self) -> int:
-        first = self.place.next_sequence
+        place = self.place
+        first = place.next_sequence
         path = self.directory / segment_name(first)
         header = SegmentHeader(
             log_id=self._log_id, first_sequence=first, created_ns=self._queue[0].time_ns
@@ -198,23 +213,24 @@ class Appender:
             self.sealed.append(self.fd)
         self.fd = fd
         self.directory_changed = True
-        self.place = replace(self.place, segment=first, offset=SEGMENT_HEADER_BYTES)
-        self.segment_start = self.place
+        self._place = replace(place, segment=first, offset=SEGMENT_HEADER_BYTES)
+        self._last, self._offset = None, SEGMENT_HEADER_BYTES
+        self.segment_start = self._place
         return fd
 
     def _drop_lines(self, error: OSError) -> None:
         """Puts gaps in the place of the lines that wait."""
         reason = "storage_full" if error.errno in _FULL else "damaged"
-        kept: deque[Record] = deque()
+        kept: list[Record] = []
         for record in self._queue:
-            lost = record.count if record.kind == FrameKind.LINES else record.lost_lines
+            lost = record.taken if record.kind == _LINES else record.lost_lines
             last = kept[-1] if kept else None
             if lost is None:
                 kept.append(record)
-            elif last is None or last.lost_lines is None or last.count + lost > _GAP_NUMBERS:
-                kept.append(_lost(record, record.count, lost, reason))
+            elif last is None or last.lost_lines is None or last.taken + lost > _GAP_NUMBERS:
+                kept.append(_lost(record, record.taken, lost, reason))
             else:
-                kept[-1] = _lost(last, last.count + record.count, last.lost_lines + lost, reason)
+                kept[-1] = _lost(last, last.taken + record.taken, last.lost_lines + lost, reason)
         self._queue = kept
 
 
@@ -226,7 +242,7 @@ def gap(
         kind=FrameKind.GAP,
         payload=json.dumps({"reason": reason, "lost_lines": lost_lines}).encode(),
         first_sequence=first_sequence,
-        count=count,
+        taken=count,
         time_ns=time_ns,
         lost_lines=lost_lines,
     )

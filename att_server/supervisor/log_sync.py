@@ -53,11 +53,14 @@ class LogSync:
         self._every_write = every_write
         # Guards the appender and all below; never held while the disk is waited for,
         # except for a plain write.
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._reserved = recovered.resume_at
         self._reserve_failure: OSError | None = None
         self._outrun = False
         self._window = MIN_WINDOW
+        # The sequence number behind which the mark is raised again.
+        self._raise_behind = self._reserved - MIN_WINDOW // 2
         self._raised_at = time.monotonic()
         self._retry_at = 0.0
         self._sync_at = None if interval is None or not appender.unsynced else time.monotonic()
@@ -83,21 +86,22 @@ class LogSync:
         with self._lock:
             appender.add(records)
             if appender.failure is None:
-                self._wait_for_reserve()
+                if appender.next_sequence > self._reserved:
+                    self._wait_for_reserve()
                 if self._reserve_failure is not None:
                     appender.fail(self._reserve_failure)
                 else:
                     appender.write(self._reserved)
             if self._sync_at is None and self._interval is not None:
                 self._sync_at = time.monotonic() + self._interval
-                self._lock.notify_all()
+                self._changed.notify_all()
             elif appender.failure is not None or appender.sealed or self._reserve_low():
-                self._lock.notify_all()
+                self._changed.notify_all()
         if self._every_write:
             self._sync()
             with self._lock:
                 if self._checkpoint_due():
-                    self._lock.notify_all()
+                    self._changed.notify_all()
 
     def close(self) -> None:
         """Writes and syncs everything, gives unused numbers back, closes all files.
@@ -106,7 +110,7 @@ class LogSync:
         """
         with self._lock:
             self._stopping = True
-            self._lock.notify_all()
+            self._changed.notify_all()
         self._thread.join()
         appender = self._appender
         try:
@@ -131,7 +135,7 @@ class LogSync:
             failure = OSError(errno.EIO, f"syncing failed: {error}")
             with self._lock:
                 self._reserve_failure = failure
-                self._lock.notify_all()
+                self._changed.notify_all()
             raise
 
     def _turn(self) -> bool:
@@ -155,7 +159,7 @@ class LogSync:
                 times = [] if self._sync_at is None else [self._sync_at]
                 if failing or due:
                     times.append(self._retry_at)
-                self._lock.wait(max(0.0, min(times) - now) if times else None)
+                self._changed.wait(max(0.0, min(times) - now) if times else None)
                 return True
         if raise_mark:
             self._raise_mark()
@@ -168,13 +172,13 @@ class LogSync:
         return True
 
     def _reserve_low(self) -> bool:
-        return self._appender.next_sequence + self._window // 2 > self._reserved
+        return self._appender.next_sequence > self._raise_behind
 
     def _wait_for_reserve(self) -> None:
         while self._reserve_failure is None and self._appender.next_sequence > self._reserved:
             self._outrun = True
-            self._lock.notify_all()
-            self._lock.wait()
+            self._changed.notify_all()
+            self._changed.wait()
 
     def _raise_mark(self) -> None:
         with self._lock:
@@ -197,9 +201,10 @@ class LogSync:
             self._reserve_failure = failure
             if failure is None:
                 self._reserved = mark
+                self._raise_behind = mark - self._window // 2
             else:
                 self._retry_at = time.monotonic() + RETRY_SECONDS
-            self._lock.notify_all()
+            self._changed.notify_all()
 
     def _retry(self) -> None:
         with self._lock:

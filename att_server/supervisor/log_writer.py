@@ -18,8 +18,8 @@ from att_server.supervisor.log_files import Files
 from att_server.supervisor.log_recovery import mapped, recover
 from att_server.supervisor.log_sync import LogSync
 from att_server.supervisor.segment import (
+    FRAME_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
-    NO_RUN,
     SEGMENT_BYTES,
     SEGMENT_HEADER_BYTES,
     STREAM_NONE,
@@ -33,6 +33,8 @@ from att_server.supervisor.segment import (
 SyncMode = Literal["interval", "always", "never"]
 
 _FLUSH_BYTES = 1 << 20
+# On the way of every line, and in Python 3.11 a member is looked up by a call.
+_LINES = int(FrameKind.LINES)
 # A command line beyond a frame is cut to what is worth showing.
 _SHOWN_ARGUMENTS = 64
 _SHOWN_CHARACTERS = 80
@@ -69,12 +71,6 @@ class LogWriter:
         self._run = place.run
         self._records: list[Record] = []
         self._bytes = 0
-        # The lines frame that further lines may still join.
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._count = 0
-        self._stream = STREAM_NONE
-        self._lines_run = NO_RUN
 
     @classmethod
     def open(
@@ -136,7 +132,7 @@ class LogWriter:
     @property
     def next_sequence(self) -> int:
         """The sequence number that the next record will get."""
-        return self._next + self._count
+        return self._next
 
     @property
     def storage_full(self) -> bool:
@@ -152,24 +148,12 @@ class LogWriter:
         """Appends whole lines of one stream (1 stdout, 2 stderr) of one run (16 bytes).
 
         blobs: lines, each ended by a newline, 1 to 65,536 bytes together, with
-        the flags of their last line.
+        the flags of their last line. Each becomes one frame.
         """
         for blob, flags in blobs:
-            size = len(blob)
-            if not 0 < size <= MAX_PAYLOAD_BYTES or blob[-1] != 10:
+            if not 0 < len(blob) <= MAX_PAYLOAD_BYTES or blob[-1] != 10:
                 raise ValueError("a blob is 1 to 65,536 bytes of lines, each ended by a newline")
-            if (
-                self._size + size > MAX_PAYLOAD_BYTES
-                or stream != self._stream
-                or run != self._lines_run
-            ):
-                self._finish_lines(0)
-                self._stream, self._lines_run = stream, run
-            self._parts.append(blob)
-            self._size += size
-            self._count += blob.count(b"\n")
-            if flags:
-                self._finish_lines(flags)
+            self._add(_LINES, blob, blob.count(b"\n"), run, stream, flags)
         if self._bytes > _FLUSH_BYTES:
             self.flush()
 
@@ -197,11 +181,9 @@ class LogWriter:
 
     def flush(self) -> None:
         """Writes everything that was appended, in one go; readers see it afterwards."""
-        self._finish_lines(0)
-        if not self._records:
-            return
-        records, self._records, self._bytes = self._records, [], 0
-        self._sync.write(records)
+        if self._records:
+            records, self._records, self._bytes = self._records, [], 0
+            self._sync.write(records)
 
     def close(self) -> None:
         """Writes and syncs everything, and lets go of all files. May be called again.
@@ -231,36 +213,17 @@ class LogWriter:
                 return marker
         return None
 
-    def _finish_lines(self, flags: int) -> None:
-        if not self._parts:
-            return
-        payload = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        count = self._count
-        self._parts, self._size, self._count = [], 0, 0
-        self._add(FrameKind.LINES, payload, count, self._lines_run, self._stream, flags)
-
     def _append_marker(self, kind: FrameKind, run: bytes, payload: bytes) -> int:
-        self._finish_lines(0)
         sequence = self._next
         self._add(kind, payload, 1, run, STREAM_NONE, 0)
         return sequence
 
     def _add(
-        self, kind: FrameKind, payload: bytes, count: int, run: bytes, stream: int, flags: int
+        self, kind: int, payload: bytes, count: int, run: bytes, stream: int, flags: int
     ) -> None:
-        self._time_ns = max(self._time_ns, self._clock_ns())
-        record = Record(
-            kind=kind,
-            payload=payload,
-            first_sequence=self._next,
-            count=count,
-            time_ns=self._time_ns,
-            run=run,
-            stream=stream,
-            flags=flags,
-        )
-        self._records.append(record)
-        self._bytes += record.size
+        time_ns = self._time_ns = max(self._time_ns, self._clock_ns())
+        self._records.append(Record(kind, payload, self._next, count, time_ns, run, stream, flags))
+        self._bytes += FRAME_HEADER_BYTES + len(payload)
         self._next += count
 
 

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 import att_client
-from att.v1 import log_service_pb2
+from att.v1 import log_pb2, log_service_pb2
 from att_client import LogAnchor, LogGap, LogLine, LogStream, RunMarker
 from tests.client.cutting_proxy import CuttingProxy
 from tests.client.stub_server import (
@@ -37,6 +37,12 @@ Client = att_client.Client
 
 async def _forever() -> None:
     await asyncio.get_running_loop().create_future()
+
+
+def _at(seconds: int) -> log_pb2.LogRecord:
+    record = chunk(0, b"a")
+    record.chunk.time.seconds = seconds
+    return record
 
 
 async def _sequences(follow: att_client.LogFollow) -> list[int]:
@@ -181,6 +187,8 @@ async def test_a_log_of_another_life_is_an_error(att: Client, stub: StubServer) 
         pytest.param([batch(2, chunk(0, b"a", line_count=2))], id="fewer lines than counted"),
         pytest.param([batch(1, chunk(0, b"a\nb", line_count=1))], id="more lines than counted"),
         pytest.param([b"\xff\xff\xff"], id="bytes that are no message"),
+        pytest.param([batch(1, _at(253_402_300_800))], id="a time after the year 9999"),
+        pytest.param([batch(1, _at(-62_135_596_801))], id="a time before the year 1"),
     ],
 )
 async def test_a_broken_log_raises_and_ends_the_follow(
@@ -190,6 +198,9 @@ async def test_a_broken_log_raises_and_ends_the_follow(
     items = aiter(att.logs.follow("web", cursor=0))
     with pytest.raises(att_client.ProtocolError):
         await _drain(items)
+    # What is behind the error is not given out as if nothing was missing.
+    with pytest.raises(att_client.ClosedError):
+        await anext(items)
     assert len(stub.requests["FollowLogs"]) == 1
 
 
@@ -384,6 +395,18 @@ async def test_a_server_that_goes_silent_is_given_up_and_resumed(
         proxy.flow()
         async with asyncio.timeout(30):
             assert await waiting == "b"
+
+
+async def test_a_user_who_takes_long_with_an_item_is_no_silence_of_the_server(
+    att: Client, stub: StubServer
+) -> None:
+    stub.script("FollowLogs", stream(batch(1, chunk(0, b"a")), batch(2, chunk(1, b"b"))))
+    items = aiter(att.logs.follow("web", progress_interval=timedelta(seconds=0.05)))
+    assert await anext(items) == "a"
+    away = asyncio.get_running_loop().create_future()
+    await asyncio.wait([away], timeout=0.5)
+    assert await anext(items) == "b"
+    assert len(stub.requests["FollowLogs"]) == 1
 
 
 async def test_a_slow_reader_gets_all_before_the_end(att: Client, stub: StubServer) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from att.v1 import log_pb2, log_service_pb2
 from att_client import FollowLogsResponse, ReadLogsResponse
-from att_client.log_messages import follow_response, parse_read_response
+from att_client.log_messages import follow_response, parse_page, parse_read_response
 
 _INT64 = st.integers(-(2**63), 2**63 - 1)
 _INT32 = st.integers(-(2**31), 2**31 - 1)
@@ -71,8 +71,8 @@ _PAGE: dict[str, st.SearchStrategy[Any]] = {
 
 @given(_maybe(**_PAGE, bound_run_id=_TEXT))
 def test_a_message_of_a_follow_is_read_alike(fields: dict[str, Any]) -> None:
-    page = log_service_pb2.FollowLogsResponse(**fields)
-    assert follow_response(page) == FollowLogsResponse.parse(page.SerializeToString())
+    data = log_service_pb2.FollowLogsResponse(**fields).SerializeToString()
+    assert follow_response(parse_page(data)) == FollowLogsResponse.parse(data)
 
 
 @given(_maybe(**_PAGE, truncated=st.booleans(), skipped=_INT64, has_more=st.booleans()))

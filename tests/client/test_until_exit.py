@@ -65,7 +65,6 @@ async def test_a_run_that_ended_during_the_outage_ends_the_follow_at_its_marker(
                 started(13, NEXT_RUN),
                 chunk(14, b"not ours", run_id=NEXT_RUN),
             ),
-            _forever,
         ),
     )
     follow = att.logs.follow("web", anchor=LogAnchor.END, until_exit=True, markers=True)
@@ -80,7 +79,7 @@ async def test_a_run_that_goes_on_after_the_outage_ends_the_follow_later(
         "FollowLogs",
         stream(batch(10, end=10, bound=RUN), then=unavailable()),
         stream(batch(11, chunk(10, b"a"), bound=RUN), then=unavailable()),
-        stream(batch(12, chunk(11, b"b")), batch(13, ended(12)), _forever),
+        stream(batch(12, chunk(11, b"b")), batch(13, ended(12))),
     )
     follow = att.logs.follow("web", tail=0, until_exit=True, markers=True)
     assert await _sequences(follow) == [10, 11, 12]
@@ -118,7 +117,7 @@ async def test_an_earlier_run_in_the_log_does_not_end_the_follow(
     stub.script(
         "FollowLogs",
         stream(batch(1, whole[0], end=4, bound=NEXT_RUN), then=unavailable()),
-        stream(batch(4, *whole[1:], bound=NEXT_RUN), batch(5, ended(4, NEXT_RUN)), _forever),
+        stream(batch(4, *whole[1:], bound=NEXT_RUN), batch(5, ended(4, NEXT_RUN))),
     )
     follow = att.logs.follow("web", until_exit=True, markers=True)
     assert await _sequences(follow) == [0, 1, 2, 3, 4]

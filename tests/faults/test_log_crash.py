@@ -291,6 +291,35 @@ def test_after_many_kills_and_crashes_no_number_means_two_lines(tmp_path: Path, 
                 writer.close()
 
 
+def test_a_checkpoint_is_never_ahead_of_what_an_earlier_writer_left_unsynced(
+    tmp_path: Path,
+) -> None:
+    before = tmp_path / "before"
+    logs_of(before).mkdir(parents=True)
+    files = RecordingFiles(logs_of(before))
+    process = OneProcess(files)
+    killed = open_writer(before, files=process, segment_bytes=3000)
+    for _ in range(8):
+        killed.append_lines(1, RUN, [(b"x" * 999 + b"\n", 0)])
+        killed.flush()
+    process.kill()
+    writer = open_writer(before, files=files)
+    for _ in range(5):
+        # More than was reserved: each waits for the mark, which is kept with a checkpoint.
+        writer.append_lines(1, RUN, [(b"\n" * 30_000, 0)])
+        writer.flush()
+    steps = len(files.steps)
+
+    after = tmp_path / "after"
+    files.restore(logs_of(after), steps, content="nothing", names="nothing")
+    head = Head.load(logs_of(after))
+    assert head is not None
+    assert lines_of(records_of(after)).keys() >= set(range(head.next))
+    writer.close()
+    with suppress(OSError):
+        killed.close()
+
+
 def test_a_crash_leaves_a_gap_up_to_the_reserved_number(tmp_path: Path) -> None:
     writer = open_writer(tmp_path)
     writer.append_lines(1, RUN, [(b"one\n", 0)])

@@ -42,12 +42,26 @@ def test_a_line_is_cut_only_beyond_its_limit(length: int, read_size: int) -> Non
     blobs = [
         blob
         for start in range(0, len(text), read_size)
-        for blob in lines.feed(memoryview(text)[start : start + read_size])
+        for blob in lines.feed(text[start : start + read_size])
     ]
     assert original(blobs) == text
     assert all(0 < len(blob) <= MAX_PAYLOAD_BYTES and blob[-1] == 10 for blob, _ in blobs)
     partial = [flags for _, flags in blobs if flags == FLAG_PARTIAL]
     assert len(partial) == max(0, length - 1) // MAX_LINE_BYTES
+
+
+@pytest.mark.parametrize("text", [b"x", b"x" * 500 + b"\n", b"x" * 70_000 + b"\n\n"])
+def test_a_read_of_what_there_is_room_for_is_one_blob_at_most(text: bytes) -> None:
+    lines = LineAssembler()
+    stream = text * (1 + 400_000 // len(text))
+    blobs = []
+    while stream:
+        read, stream = stream[: lines.room], stream[lines.room :]
+        made = lines.feed(read)
+        assert len(made) <= 1
+        blobs += made
+    blobs += lines.flush()
+    assert original(blobs) == text * (1 + 400_000 // len(text))
 
 
 def test_bytes_without_newline_wait_until_they_are_asked_for() -> None:

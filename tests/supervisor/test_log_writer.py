@@ -54,28 +54,21 @@ def test_nothing_is_visible_before_a_flush_and_everything_after(tmp_path: Path) 
     writer.close()
 
 
-def test_lines_of_one_stream_share_a_frame_until_something_comes_between(tmp_path: Path) -> None:
+def test_every_blob_and_marker_is_a_frame_in_the_order_of_the_calls(tmp_path: Path) -> None:
     writer = opened(tmp_path)
-    writer.append_lines(1, RUN, [(b"a\n", 0), (b"b\n", 0)])
-    writer.append_lines(1, RUN, [(b"c\n", 2)])
-    writer.append_lines(1, RUN, [(b"d\n", 0)])
-    writer.append_lines(2, RUN, [(b"e\n", 0)])
+    writer.append_lines(1, RUN, [(b"a\nb\n", 0), (b"c\n", 2)])
+    writer.append_lines(2, RUN, [(b"d\n", 0)])
+    writer.append_lines(1, OTHER_RUN, [(b"e\n", 1)])
+    assert writer.append_ended(OTHER_RUN, {"signal": 9, "duration": 0.5}) == 5
     writer.append_lines(2, OTHER_RUN, [(b"f\n", 0)])
-    assert writer.append_ended(OTHER_RUN, {"signal": 9, "duration": 0.5}) == 6
-    writer.append_lines(2, OTHER_RUN, [(b"g\n", 0)])
     writer.close()
     frames = frames_of(tmp_path)
-    assert [payload for _, payload in frames[:4]] == [b"a\nb\nc\n", b"d\n", b"e\n", b"f\n"]
-    assert [frame.flags for frame, _ in frames] == [2, 0, 0, 0, 0, 0]
-    assert json.loads(frames[4][1]) == {"signal": 9, "duration": 0.5}
-
-
-def test_a_frame_is_never_larger_than_its_limit(tmp_path: Path) -> None:
-    writer = opened(tmp_path)
-    for _ in range(5):
-        writer.append_lines(1, RUN, [(b"x" * 29_999 + b"\n", 0)])
-    writer.close()
-    assert [frame.size for frame, _ in frames_of(tmp_path)] == [60_000, 60_000, 30_000]
+    assert [frame.first_sequence for frame, _ in frames] == [0, 2, 3, 4, 5, 6]
+    assert [frame.stream for frame, _ in frames] == [1, 1, 2, 1, 0, 2]
+    assert [frame.run for frame, _ in frames] == [RUN] * 3 + [OTHER_RUN] * 3
+    assert [frame.flags for frame, _ in frames] == [0, 2, 0, 1, 0, 0]
+    assert json.loads(frames.pop(4)[1]) == {"signal": 9, "duration": 0.5}
+    assert [payload for _, payload in frames] == [b"a\nb\n", b"c\n", b"d\n", b"e\n", b"f\n"]
 
 
 @pytest.mark.parametrize("blob", [b"", b"no newline", b"x" * 65_536 + b"\n"])
