@@ -171,7 +171,7 @@ async def test_a_loop_that_was_left_ends_at_the_same_place_when_taken_up_again(
     stub.script(
         "FollowLogs",
         stream(whole),
-        stream(batch(5, chunk(2, b"b"), ended(3), started(4, NEXT_RUN)), _forever),
+        stream(batch(5, chunk(2, b"b"), ended(3), started(4, NEXT_RUN))),
     )
     follow = att.logs.follow("web", until_exit=True)
     async for item in follow:
