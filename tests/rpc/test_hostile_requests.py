@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,10 +13,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from att_server.app import serving
 from att_server.core.errors import Reason
 from att_server.rpc.boundary import Boundary
-from att_server.testing.server import fake_adapters
+from att_server.testing.server import fake_adapters, serve_in_process
 from tests.rpc.conftest import METHODS, Wire, connect, read_refusal
 
 REQUESTS_PER_RPC = 60
@@ -30,17 +28,10 @@ WIDE = [*NUMBERS, 2**63 - 1, -(2**63), 10**18]
 
 
 @pytest.fixture
-async def wire(directory: Path) -> AsyncIterator[Wire]:
+async def wire() -> AsyncIterator[Wire]:
     async with (
-        serving(
-            fake_adapters(),
-            socket_path=directory / "att.sock",
-            state_dir=directory,
-            epoch=1,
-            instance_id="i",
-            environ={},
-        ),
-        connect(f"unix:{directory}/att.sock", Boundary(new_error_id=str)) as wire,
+        serve_in_process(fake_adapters()) as target,
+        connect(target, Boundary(new_error_id=str)) as wire,
     ):
         yield wire
 

@@ -35,7 +35,7 @@ from att_server.rpc.boundary import Boundary
 from att_server.rpc.capabilities import capability
 from att_server.testing.driver import FakeRuntimeDriver
 from att_server.testing.log_store import MemoryLogStore
-from att_server.testing.server import fake_adapters
+from att_server.testing.server import fake_adapters, serve_in_process
 from att_server.testing.state_store import MemoryStateStore
 from tests.rpc.conftest import METHODS, Wire, connect, refusal
 
@@ -499,17 +499,10 @@ class FailingStore(MemoryStateStore):
         raise OSError("/secret/path is on fire")
 
 
-async def test_a_defect_below_the_wire_is_told_by_its_id_alone(directory: Path) -> None:
+async def test_a_defect_below_the_wire_is_told_by_its_id_alone() -> None:
     async with (
-        serving(
-            fake_adapters(store=FailingStore()),
-            socket_path=directory / "att.sock",
-            state_dir=directory,
-            epoch=1,
-            instance_id="i",
-            environ={},
-        ),
-        connect(f"unix:{directory}/att.sock", Boundary(new_error_id=str)) as wire,
+        serve_in_process(fake_adapters(store=FailingStore())) as target,
+        connect(target, Boundary(new_error_id=str)) as wire,
     ):
         refused = await refusal(wire.unary("ListEvents"))
         assert refused.reason == Reason.INTERNAL
