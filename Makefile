@@ -10,6 +10,8 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTEST := python -m pytest
 WORKERS ?= 2
+SEED ?= 1
+SECONDS_OF_STORM ?= 60
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --quiet
 
@@ -24,6 +26,10 @@ venv: ## makes .venv, or does nothing
 .PHONY: demo
 demo: venv ## shows ATT at work: an app, its log, and a server that is killed
 	@att demo
+
+.PHONY: demo-nat
+demo-nat: venv ## shows a real NAT server under ATT; installs NAT into .cache the first time
+	@python -m tests.nat.demo --cache .cache/demo-nat
 
 .PHONY: check
 check: venv node ## runs every gate, as CI does
@@ -53,6 +59,10 @@ check-generated: venv ## says whether the generated code is current
 .PHONY: check-faults-long
 check-faults-long: venv ## runs the fault tests with 100 kills each instead of 10
 	@$(PYTEST) tests/faults --kills 100 --timeout 1800
+
+.PHONY: storm-runtime
+storm-runtime: venv ## kills apps, supervisors and the server at random for a minute: SEED=1
+	@python -m tests.storm.runtime --seconds $(SECONDS_OF_STORM) --seed $(SEED)
 
 .PHONY: test
 test: venv node ## runs the tests on Python 3.11

@@ -31,6 +31,7 @@ from att_client._proto.att.v1 import (
     LogGapReason,
     LogProbe,
     LogRecord,
+    LogSeverity,
     LogStream,
     Probe,
     Project,
@@ -48,6 +49,7 @@ from att_client._proto.att.v1 import (
     RuntimeState,
     RuntimeUsage,
     TcpProbe,
+    WatchRuntimesResponse,
 )
 from att_client.client import (
     Client,
@@ -132,6 +134,12 @@ from att_client.log_items import (
 from att_client.paging import (
     Pager,
 )
+from att_client.runtime_watch import (
+    RuntimeWatch,
+)
+from att_client.severity import (
+    SeverityReader,
+)
 
 # What is logged is for the program that uses the client to show, or not.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -187,6 +195,7 @@ __all__ = [
     "LogLine",
     "LogProbe",
     "LogRecord",
+    "LogSeverity",
     "LogStream",
     "MalformedMessageError",
     "NotFoundError",
@@ -230,7 +239,9 @@ __all__ = [
     "RuntimeStartFailedError",
     "RuntimeState",
     "RuntimeUsage",
+    "RuntimeWatch",
     "SettingsInvalidError",
+    "SeverityReader",
     "ShuttingDownError",
     "StorageFullError",
     "SupervisorUnreachableError",
@@ -239,6 +250,7 @@ __all__ = [
     "UnavailableError",
     "UnimplementedError",
     "UnknownError",
+    "WatchRuntimesResponse",
     "connect",
     "log_items",
 ]

@@ -42,6 +42,7 @@ class Projects:
         path: str | os.PathLike[str],
         command: Sequence[str] = (),
         runtime: RuntimeSettings | None = None,
+        template: str = "",
     ) -> Project:
         """Creates the project, or returns it if it exists with the same specification.
 
@@ -49,6 +50,7 @@ class Projects:
         path: the app's directory on the server's host, absolute.
         command: the argument list, short for `runtime.command`.
         runtime: wins over the directory's `att.toml`, key by key.
+        template: fills the directory first, which is empty or absent then.
         Raises ProjectSpecConflictError, ProjectPathInvalidError, FieldInvalidError.
         """
         if isinstance(command, str):
@@ -59,7 +61,9 @@ class Projects:
             runtime = replace(runtime or RuntimeSettings(), command=list(command))
         response = await self._transport.unary(
             _SERVICE + "CreateProject",
-            CreateProjectRequest(project_id=project_id, path=os.fspath(path), runtime=runtime),
+            CreateProjectRequest(
+                project_id=project_id, path=os.fspath(path), runtime=runtime, template=template
+            ),
             CreateProjectResponse.parse,
             self._timeout,
         )

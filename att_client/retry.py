@@ -1,7 +1,8 @@
 """What is repeated by itself, and how long it waits in between.
 
-Only UNAVAILABLE is, and only where a repetition is harmless: the call reads,
-is idempotent by contract, or carries a `request_id`. Streams are not in the
+Only UNAVAILABLE is, and CANCELLED, by which a server that goes resets what it
+has not begun; and only where a repetition is harmless: the call reads, is
+idempotent by contract, or carries a `request_id`. Streams are not in the
 service config; they resume at their cursor (`resume.py`).
 """
 
@@ -24,6 +25,7 @@ SERVICE_CONFIG = """
       {"service": "att.v1.RuntimeService", "method": "RestartRuntime"},
       {"service": "att.v1.RuntimeService", "method": "GetRuntime"},
       {"service": "att.v1.RuntimeService", "method": "ListRuntimes"},
+      {"service": "att.v1.RuntimeService", "method": "ProbeHealth"},
       {"service": "att.v1.RuntimeService", "method": "SignalRuntime"},
       {"service": "att.v1.LogService", "method": "ReadLogs"},
       {"service": "att.v1.EventService", "method": "ListEvents"},
@@ -34,7 +36,7 @@ SERVICE_CONFIG = """
       "initialBackoff": "0.1s",
       "maxBackoff": "2s",
       "backoffMultiplier": 2,
-      "retryableStatusCodes": ["UNAVAILABLE"]
+      "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]
     }
   }]
 }

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Literal
 
 from att_client._proto.att.v1 import (
     GetRuntimeRequest,
     GetRuntimeResponse,
+    HealthCheck,
     ListRuntimesRequest,
     ListRuntimesResponse,
+    Probe,
+    ProbeHealthRequest,
+    ProbeHealthResponse,
     RestartRuntimeRequest,
     RestartRuntimeResponse,
     Runtime,
@@ -22,8 +27,10 @@ from att_client._proto.att.v1 import (
     StartWait,
     StopRuntimeRequest,
     StopRuntimeResponse,
+    WatchRuntimesRequest,
 )
 from att_client.paging import Pager
+from att_client.runtime_watch import RuntimeWatch
 from att_client.transport import Transport, present
 
 _SERVICE = "/att.v1.RuntimeService/"
@@ -32,6 +39,7 @@ _SERVICE = "/att.v1.RuntimeService/"
 _START_TIMEOUT = timedelta(seconds=30)
 # A project's own `stop_grace` is not known here; the contract's bound is.
 _LONGEST_GRACE = timedelta(hours=1)
+_PROBE_TIMEOUT = timedelta(minutes=1)
 
 
 class Runtimes:
@@ -145,6 +153,47 @@ class Runtimes:
             )
 
         return Pager(fetch, lambda page: page.runtimes)
+
+    def watch(
+        self,
+        *,
+        project_ids: Sequence[str] = (),
+        after_revision: int = 0,
+        progress_interval: timedelta | None = None,
+        max_elapsed: timedelta | None = None,
+    ) -> RuntimeWatch:
+        """The states of these apps, empty for all, and every change that comes.
+
+        after_revision: what is known already, such as the `revision` of a page;
+            0 gives every state first.
+        progress_interval, max_elapsed: as for `Logs.follow`. The loop raises
+        ProjectNotFoundError, and what else AttError names.
+        """
+        if isinstance(project_ids, str):
+            raise TypeError("`project_ids` is a list of ids.")
+        asked = WatchRuntimesRequest(
+            project_ids=[*project_ids],
+            after_revision=after_revision,
+            progress_interval=progress_interval,
+        )
+        return RuntimeWatch(self._transport, asked, max_elapsed)
+
+    async def probe(
+        self, project_id: str, probe: Probe | None = None, *, timeout: timedelta | None = None
+    ) -> HealthCheck:
+        """Checks the app once, now; that it is not healthy is an answer and no error.
+
+        probe: None is the project's readiness probe, else whether its process runs.
+        timeout: bounds the call; None is 1 minute. The check has its own.
+        Raises ProjectNotFoundError, FieldInvalidError.
+        """
+        response = await self._transport.unary(
+            _SERVICE + "ProbeHealth",
+            ProbeHealthRequest(project_id=project_id, probe=probe),
+            ProbeHealthResponse.parse,
+            _or(timeout, _PROBE_TIMEOUT),
+        )
+        return present(response.health)
 
     async def signal(
         self, project_id: str, number: int, *, request_id: str | None = None

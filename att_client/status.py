@@ -29,6 +29,10 @@ def from_rpc(error: grpc.aio.AioRpcError, *, method: str, target: str) -> AttErr
         trailers.setdefault(key, value)
     info, violations, retry_delay = _details(trailers.get(_DETAILS_TRAILER))
     reason = info.reason if info is not None else _text(trailers.get(_REASON_TRAILER, ""))
+    if code is StatusCode.CANCELLED and not reason:
+        # Not by us, that raises CancelledError: a server that goes resets what
+        # it has not begun.
+        code = StatusCode.UNAVAILABLE
     if not reason:
         message = _local_message(code, message, method.rpartition("/")[2], target)
     return error_class(code, reason)(

@@ -13,35 +13,46 @@ from importlib.metadata import version
 from pathlib import Path
 
 from att_server.adapters.clock import SystemClock
+from att_server.adapters.command_runner import ZygoteCommandRunner
 from att_server.adapters.commands import PathCommandFinder
-from att_server.adapters.probes import HttpProber
+from att_server.adapters.probes import SystemProber
 from att_server.adapters.segments import SegmentLogStore
 from att_server.adapters.settings import TomlSettingsReader
 from att_server.adapters.sqlite_store import SqliteStateStore
 from att_server.adapters.supervisor_client import SupervisorDriver
+from att_server.adapters.templates import PackagedTemplates
+from att_server.adapters.zygote_client import ZygoteClient
 from att_server.config import Config
 from att_server.core.background import Background
 from att_server.core.bell import Bell
 from att_server.core.events import EventManager
-from att_server.core.launch import inherited_env
+from att_server.core.health import HealthMonitor
+from att_server.core.launch import Launcher, inherited_env
 from att_server.core.logs import LogManager
 from att_server.core.model import Event
+from att_server.core.notifier import Notifier
+from att_server.core.operations import Operations
 from att_server.core.ports import (
     Clock,
     CommandFinder,
+    CommandRunner,
     LogStore,
     Prober,
     RuntimeDriver,
     SettingsReader,
     StateStore,
+    TemplateStore,
 )
 from att_server.core.projects import ProjectManager
-from att_server.core.readiness import Readiness
+from att_server.core.recovery import Recoverer
+from att_server.core.run_events import RunEvents
 from att_server.core.run_table import RunTable
 from att_server.core.runtimes import RuntimeManager
+from att_server.core.templates import Templates
 from att_server.lock import state_directory
 from att_server.rpc.server import Managers, RpcServer
 from att_server.rpc.server_service import ServerIdentity
+from att_server.server_log import server_log
 
 REVISIONS_PER_EPOCH = 1 << 32
 """So that revisions rise over restarts of the server."""
@@ -60,7 +71,9 @@ class Adapters:
     driver: RuntimeDriver
     prober: Prober
     commands: CommandFinder
+    helpers: CommandRunner
     settings: SettingsReader
+    templates: TemplateStore
     clock: Clock
     is_directory: Callable[[Path], bool] = Path.is_dir
 
@@ -81,14 +94,18 @@ async def run(config: Config, ready: Callable[[str], None]) -> None:
                 start_time=clock.now(),
             )
         )
+        stack.enter_context(server_log(config.log_path))
         store = await SqliteStateStore.open(config.state_dir / "att.db")
         stack.push_async_callback(store.aclose)
         epoch = await store.next_epoch()
         logs = SegmentLogStore(config.state_dir)
         stack.push_async_callback(logs.aclose)
-        driver = SupervisorDriver(config.state_dir, epoch=epoch, clock=clock)
+        zygote = ZygoteClient()
+        stack.push_async_callback(zygote.aclose)
+        driver = SupervisorDriver(config.state_dir, epoch=epoch, clock=clock, zygote=zygote)
         stack.push_async_callback(driver.aclose)
-        prober = HttpProber(clock)
+        helpers = ZygoteCommandRunner(zygote)
+        prober = SystemProber(clock, logs=logs, commands=helpers, allowed_hosts=config.probe_hosts)
         stack.push_async_callback(prober.aclose)
         adapters = Adapters(
             store=store,
@@ -96,7 +113,9 @@ async def run(config: Config, ready: Callable[[str], None]) -> None:
             driver=driver,
             prober=prober,
             commands=PathCommandFinder(),
-            settings=TomlSettingsReader(),
+            helpers=helpers,
+            settings=TomlSettingsReader(allowed_hosts=config.probe_hosts),
+            templates=PackagedTemplates(),
             clock=clock,
         )
         await stack.enter_async_context(
@@ -107,6 +126,7 @@ async def run(config: Config, ready: Callable[[str], None]) -> None:
                 epoch=epoch,
                 instance_id=instance_id,
                 environ=config.environ,
+                probe_hosts=config.probe_hosts,
             )
         )
         ready(f"unix:{config.socket_path}")
@@ -122,8 +142,11 @@ async def serving(
     epoch: int,
     instance_id: str,
     environ: Mapping[str, str],
+    probe_hosts: frozenset[str] = frozenset(),
 ) -> AsyncIterator[None]:
     """Serves the contract on `socket_path` while the context is open.
+
+    probe_hosts: what probes may ask, beside this host.
 
     Ends in the order that loses nothing: streams are told to go, calls get a
     grace, operations are left to their supervisors, then events are stored.
@@ -137,67 +160,98 @@ async def serving(
         state_dir=state_dir,
     )
     async with Background() as background:
-        managers, runs = _managers(adapters, background, epoch, environ)
+        managers, run_events, notifier = _managers(adapters, background, epoch, environ)
         await managers.projects.open()
+        background.start("notifications", notifier.run)
         await adapters.store.append_events(
             _server_event(adapters.clock, "server.started", identity)
         )
         await managers.runtimes.open()
-        server = RpcServer(managers=managers, identity=identity, principal=f"local:{os.getuid()}")
+        server = RpcServer(
+            managers=managers,
+            identity=identity,
+            principal=f"local:{os.getuid()}",
+            probe_hosts=probe_hosts,
+        )
         await server.start(socket_path)
         try:
             yield
         finally:
             await server.stop(SHUTDOWN_GRACE)
-    await runs.flush_events()
+    await run_events.flush()
     await adapters.store.append_events(_server_event(adapters.clock, "server.stopped", identity))
 
 
 def _managers(
     adapters: Adapters, background: Background, epoch: int, environ: Mapping[str, str]
-) -> tuple[Managers, RunTable]:
-    """The managers, wired to what they share."""
+) -> tuple[Managers, RunEvents, Notifier]:
+    """The managers, wired to what they share; what is flushed at the end; what runs beside."""
+    store, driver, clock = adapters.store, adapters.driver, adapters.clock
     stored = Bell()
-    # Logs wake on the word of the run table, which asks for nothing of theirs:
-    # the projects, which both need, come first.
+    # Logs and recovery act on the word of the run table, which asks for nothing of
+    # theirs: it comes first, with the projects, which all need.
+    run_events = RunEvents(store=store, clock=clock, stored=stored)
+    runs = RunTable(
+        events=run_events,
+        first_revision=epoch * REVISIONS_PER_EPOCH,
+        log_grew=lambda project_id: logs.grew(project_id),
+        lost=lambda project_id: recoverer.look_after(project_id),
+    )
     projects = ProjectManager(
-        store=adapters.store,
+        store=store,
         logs=adapters.logs,
         settings=adapters.settings,
-        clock=adapters.clock,
+        templates=Templates(store=adapters.templates, events=store),
+        clock=clock,
         stored=stored,
         is_directory=adapters.is_directory,
         released=lambda project_id: runtimes.released(project_id),
-    )
-    runs = RunTable(
-        store=adapters.store,
-        clock=adapters.clock,
-        stored=stored,
-        first_revision=epoch * REVISIONS_PER_EPOCH,
-        log_grew=lambda project_id: logs.grew(project_id),
+        desired_changed=runs.project_changed,
     )
     logs = LogManager(store=adapters.logs, find_project=projects.get, current_run=runs.current_run)
-    readiness = Readiness(
+    health = HealthMonitor(
+        runs=runs, driver=driver, prober=adapters.prober, clock=clock, background=background
+    )
+    launcher = Launcher(
+        projects=projects, commands=adapters.commands, inherited_env=inherited_env(environ)
+    )
+    operations = Operations(background)
+    recoverer = Recoverer(
+        projects=projects,
         runs=runs,
-        driver=adapters.driver,
-        prober=adapters.prober,
-        clock=adapters.clock,
+        store=store,
+        driver=driver,
+        health=health,
+        launcher=launcher,
+        operations=operations,
+        clock=clock,
         background=background,
     )
     runtimes = RuntimeManager(
         projects=projects,
         runs=runs,
-        store=adapters.store,
-        driver=adapters.driver,
-        readiness=readiness,
-        commands=adapters.commands,
-        clock=adapters.clock,
+        store=store,
+        driver=driver,
+        health=health,
+        launcher=launcher,
+        operations=operations,
+        recoverer=recoverer,
+        clock=clock,
         background=background,
-        inherited_env=inherited_env(environ),
         last_lines=logs.last_lines,
     )
-    events = EventManager(store=adapters.store, stored=stored)
-    return Managers(projects=projects, runtimes=runtimes, logs=logs, events=events), runs
+    events = EventManager(store=store, stored=stored)
+    managers = Managers(projects=projects, runtimes=runtimes, logs=logs, events=events)
+    notifier = Notifier(
+        store=store,
+        find_project=projects.get,
+        settings=adapters.settings,
+        commands=adapters.helpers,
+        clock=clock,
+        stored=stored,
+        inherited_env=inherited_env(environ),
+    )
+    return managers, run_events, notifier
 
 
 def _server_event(clock: Clock, event_type: str, identity: ServerIdentity) -> Event:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from att_server.core.errors import RefusalReason, StartRefused
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_SOCKET_PATH_BYTES = 107
 """What the kernel takes as the path of a unix socket, less the byte that ends it."""
+_HOST = re.compile(r"[0-9A-Za-z]([0-9A-Za-z._-]{0,251}[0-9A-Za-z])?|[0-9A-Fa-f:]{2,39}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +22,20 @@ class Config:
     """The settings of one server. Paths are absolute.
 
     environ: the server's environment, which apps inherit from.
+    probe_hosts: names and addresses, in lower case, that probes may reach beside
+    the loopback.
     """
 
     state_dir: Path
     socket_path: Path
     log_level: str
     environ: Mapping[str, str]
+    probe_hosts: frozenset[str] = frozenset()
+
+    @property
+    def log_path(self) -> Path:
+        """Where the server keeps its own log; rotated copies lie beside it."""
+        return self.state_dir / "log" / "server.log"
 
     @classmethod
     def resolve(
@@ -35,15 +45,17 @@ class Config:
         listen: str | None,
         log_level: str,
         environ: Mapping[str, str],
+        probe_hosts: Sequence[str] = (),
     ) -> Config:
         """The settings from arguments (None: not given) and environment.
 
         state_dir: default ATT_STATE_DIR, else $XDG_STATE_HOME/att, else
         ~/.local/state/att. listen: `unix:PATH`, default att.sock in the state
-        directory. Raises StartRefused: CONFIG_INVALID, LISTENER_NOT_ALLOWED,
+        directory. probe_hosts: those of ATT_PROBE_HOSTS, separated by commas, are
+        added. Raises StartRefused: CONFIG_INVALID, LISTENER_NOT_ALLOWED,
         SOCKET_PATH_TOO_LONG.
         """
-        directory = _state_dir(state_dir, environ)
+        directory = resolve_state_dir(state_dir, environ)
         if log_level not in LOG_LEVELS:
             raise StartRefused(
                 RefusalReason.CONFIG_INVALID,
@@ -54,6 +66,7 @@ class Config:
             socket_path=directory / "att.sock" if listen is None else _socket_path(listen),
             log_level=log_level,
             environ=dict(environ),
+            probe_hosts=_probe_hosts(probe_hosts, environ),
         )._checked()
 
     def _checked(self) -> Config:
@@ -67,7 +80,8 @@ class Config:
         return self
 
 
-def _state_dir(given: str | None, environ: Mapping[str, str]) -> Path:
+def resolve_state_dir(given: str | None, environ: Mapping[str, str]) -> Path:
+    """The state directory, as `Config.resolve` finds it. Raises StartRefused: CONFIG_INVALID."""
     for source, value in (("--state-dir", given), ("ATT_STATE_DIR", environ.get("ATT_STATE_DIR"))):
         if value is not None:
             if not value or "\0" in value:
@@ -82,6 +96,19 @@ def _state_dir(given: str | None, environ: Mapping[str, str]) -> Path:
         return Path(state_home) / "att"
     home = environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
     return Path(home) / ".local" / "state" / "att"
+
+
+def _probe_hosts(given: Sequence[str], environ: Mapping[str, str]) -> frozenset[str]:
+    listed = [host.strip() for host in environ.get("ATT_PROBE_HOSTS", "").split(",")]
+    hosts = [*given, *(host for host in listed if host)]
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise StartRefused(
+                RefusalReason.CONFIG_INVALID,
+                f"{host!r} is no host to probe. Give --probe-host, or in ATT_PROBE_HOSTS separated "
+                "by commas, names or addresses without scheme, port and brackets.",
+            )
+    return frozenset(host.lower() for host in hosts)
 
 
 def _socket_path(listen: str) -> Path:

@@ -2,7 +2,7 @@
 
 --rounds N      how often each measurement is taken (default 3)
 --lines N       lines of capture and read-back (default 1,000,000)
---only NAME …   some of: capture follow read-back calls idle
+--only NAME …   some of: capture follow read-back calls idle adoption
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import calls, capture, follow, idle, read_back, report
+from benchmarks import adoption, calls, capture, follow, idle, read_back, report
 from benchmarks.figures import Figure
 from benchmarks.stage import Stage, stage
 
@@ -46,6 +46,7 @@ def plan(*, rounds: int, lines: int) -> dict[str, Measure]:
         "read-back": lambda at: read_back.measure(at, lines=lines, rounds=rounds),
         "calls": lambda at: calls.measure(at, starts=20, calls=2000, rounds=rounds),
         "idle": lambda at: idle.measure(at, projects=200, running=20, seconds=5),
+        "adoption": lambda at: adoption.measure(at, apps=100, rounds=rounds),
     }
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -43,9 +43,13 @@ class ServerProcess:
     As a context it ends the server and every supervisor with its app.
     """
 
-    def __init__(self, state_dir: Path, *options: str) -> None:
+    def __init__(
+        self, state_dir: Path, *options: str, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """environ: over the environment of the tests."""
         self.state_dir = state_dir
         self.options = options
+        self.environ = {} if environ is None else environ
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -63,6 +67,7 @@ class ServerProcess:
         with log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "att_server", "--state-dir", self.state_dir, *self.options],
+                env={**os.environ, **self.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

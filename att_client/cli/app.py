@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from att_client.cli import demo, doctor, events, logs, project, runtime, serve
+from att_client.cli import backup, demo, doctor, events, health, logs, project, runtime, serve
 from att_client.cli.exits import EXIT_CODES_HELP, CommandError, ExitCode
 from att_client.cli.output import Output
 
@@ -23,9 +23,11 @@ app = typer.Typer(
 demo.register(app)
 doctor.register(app)
 serve.register(app)
+backup.register(app)
 app.add_typer(project.commands, name="project", rich_help_panel="Apps")
 app.add_typer(project.commands, name="projects", hidden=True)
 runtime.register(app)
+health.register(app)
 logs.register(app)
 events.register(app)
 

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import shutil
-import signal
-import socket
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,13 +16,19 @@ from att_client.cli.demo_parts import (
     ServerProcess,
     Tally,
     ask_app,
+    clean_up_on_sigterm,
     count_lines,
     example_command,
+    first_error,
+    free_port,
+    no_app_left,
+    temporary_directory,
 )
 from att_client.cli.exits import EXIT_CODES_HELP, CommandError, ExitCode
 from att_client.cli.output import Output
 from att_client.cli.serve import server_command
 from att_client.cli.session import Json, reported, warnings_noted
+from att_client.cli.story import Story
 
 RATE = 2_000
 STEP_TIMEOUT = 20.0
@@ -55,53 +55,13 @@ def demo(as_json: Json = False) -> None:
             raise typer.Exit(ExitCode.INTERRUPTED) from error
 
 
-class Story:
-    """Tells each step with its time, for people or as JSON lines."""
-
-    def __init__(self, output: Output) -> None:
-        self.output = output
-        self._number = 0
-        self._details: list[str] = []
-        self._facts: dict[str, object] = {}
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """Tells the step's title before and its details after it has been done."""
-        self._number += 1
-        self._details.clear()
-        self._facts.clear()
-        if not self.output.as_json:
-            self.output.say(f"{self._number}. {title}", style="bold")
-        began = time.monotonic()
-        with self.output.waiting("…"):
-            yield
-        seconds = time.monotonic() - began
-        if self.output.as_json:
-            step = {"step": self._number, "title": title, "seconds": round(seconds, 3)}
-            self.output.item(step | self._facts)
-            return
-        for detail in self._details:
-            self.output.say(f"   {detail}")
-        self.output.say(f"   {seconds:.2f} s", style="dim")
-
-    def detail(self, text: str, **facts: object) -> None:
-        """Adds a sentence, and the facts in it, to the step that is being done."""
-        self._details.append(text)
-        self._facts |= facts
-
-    def prose(self, text: str, style: str = "") -> None:
-        """Tells something between the steps, to people only."""
-        if not self.output.as_json:
-            self.output.say(text, style=style)
-
-
 async def _demo(story: Story) -> None:
     command = server_command()
-    _clean_up_on_sigterm()
+    clean_up_on_sigterm()
     story.prose("An agent app prints all day. Its control plane crashes at the worst moment.")
     story.prose("Watch what that costs: every line counts, and is counted.\n")
     began = time.monotonic()
-    with _temporary_directory() as directory:
+    with temporary_directory() as directory:
         state_dir = directory / "state"
         state_dir.mkdir(mode=0o700)
         async with ServerProcess(command, state_dir) as server:
@@ -112,37 +72,20 @@ async def _demo(story: Story) -> None:
                     "DEMO_FAILED", f"A step did not come to its end: {errors!r}. Run `att doctor`."
                 ) from errors
             except* (att_client.AttError, CommandError) as errors:
-                raise _first(errors) from errors
-
-
-def _first(error: BaseException) -> BaseException:
-    """The first error of a group of errors of groups."""
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _clean_up_on_sigterm() -> None:
-    """Makes the first SIGTERM cancel the task, as asyncio does for SIGINT."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-
-    def end() -> None:
-        loop.remove_signal_handler(signal.SIGTERM)
-        task.cancel()
-
-    loop.add_signal_handler(signal.SIGTERM, end)
+                raise first_error(errors) from errors
 
 
 async def _play(story: Story, server: ServerProcess, directory: Path, began: float) -> None:
     target = f"unix:{directory}/state/att.sock"
     printed_file = directory / "printed.json"
-    port = _free_port()
+    port = free_port()
     tally = Tally()
 
     with story.step("Start a server on an empty state directory"):
         await server.start()
         story.detail(f"pid {server.pid}, listening on {target}", server_pid=server.pid)
 
-    async with att_client.connect(target) as att, _no_app_left(target, server):
+    async with att_client.connect(target) as att, no_app_left(target, server, PROJECT):
         with story.step("Register the example app, start it and wait until it is ready"):
             await att.projects.create(
                 PROJECT,
@@ -283,42 +226,3 @@ def _row(
             assert isinstance(side, dict)
             cells.append(str(side[key])[:16])
     return (stream, *cells)
-
-
-@asynccontextmanager
-async def _no_app_left(target: str, server: ServerProcess) -> AsyncIterator[None]:
-    """Ends the demo's app whatever happens inside, also with no server left to ask."""
-    try:
-        yield
-    finally:
-        async with asyncio.timeout(STEP_TIMEOUT):
-            if not server.ready:
-                await server.kill()
-                await server.start()
-            # A new connection: the old one may wait to try again.
-            async with att_client.connect(target) as att:
-                with contextlib.suppress(att_client.ProjectNotFoundError):
-                    await att.runtimes.stop(PROJECT, grace=timedelta(seconds=1))
-
-
-@contextmanager
-def _temporary_directory() -> Iterator[Path]:
-    """A directory short enough for a socket path, removed at the end."""
-    parent = tempfile.gettempdir()
-    directory = Path(
-        tempfile.mkdtemp(prefix="att-demo-", dir=parent if len(parent) < 60 else "/tmp")
-    )
-    try:
-        yield directory
-    finally:
-        # A supervisor may still write its last words.
-        deadline = time.monotonic() + STEP_TIMEOUT
-        while directory.exists() and time.monotonic() < deadline:
-            shutil.rmtree(directory, ignore_errors=True)
-            time.sleep(0.01)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,14 +1,20 @@
-"""What the demo is made of: a server that can be killed, and a tally of lines."""
+"""What demos are made of: a server that can be killed, a tally of lines, clean ends."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
+import socket
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +26,7 @@ from att_client.cli.exits import CommandError
 from att_client.cli.output import to_plain
 
 START_TIMEOUT = timedelta(seconds=10)
+END_TIMEOUT = 20.0
 
 
 class ServerProcess:
@@ -170,3 +177,60 @@ def example_command(port: int, rate: int, printed_file: Path) -> list[str]:
     app = Path(att_client.__file__).parent / "example" / "app.py"
     options = ["--port", str(port), "--rate", str(rate), "--printed-file", str(printed_file)]
     return [sys.executable, str(app), *options]
+
+
+@asynccontextmanager
+async def no_app_left(target: str, server: ServerProcess, project_id: str) -> AsyncIterator[None]:
+    """Ends the project's app whatever happens inside, also with no server left to ask."""
+    try:
+        yield
+    finally:
+        async with asyncio.timeout(END_TIMEOUT):
+            if not server.ready:
+                await server.kill()
+                await server.start()
+            # A new connection: the old one may wait to try again.
+            async with att_client.connect(target) as att:
+                with contextlib.suppress(att_client.ProjectNotFoundError):
+                    await att.runtimes.stop(project_id, grace=timedelta(seconds=1))
+
+
+@contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """A directory short enough for a socket path, removed at the end."""
+    parent = tempfile.gettempdir()
+    directory = Path(
+        tempfile.mkdtemp(prefix="att-demo-", dir=parent if len(parent) < 60 else "/tmp")
+    )
+    try:
+        yield directory
+    finally:
+        # A supervisor may still write its last words.
+        deadline = time.monotonic() + END_TIMEOUT
+        while directory.exists() and time.monotonic() < deadline:
+            shutil.rmtree(directory, ignore_errors=True)
+            time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def clean_up_on_sigterm() -> None:
+    """Makes the first SIGTERM cancel the task, as asyncio does for SIGINT."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def end() -> None:
+        loop.remove_signal_handler(signal.SIGTERM)
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The first error of a group of errors of groups."""
+    return first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -13,7 +14,7 @@ import typer
 
 import att_client
 from att_client.cli.exits import EXIT_CODES_HELP, usage_error
-from att_client.cli.log_output import JsonLog, PlainLog
+from att_client.cli.log_output import JsonLog, PlainLog, SeverityLog
 from att_client.cli.output import Output
 from att_client.cli.session import Json, ProjectId, Target, parse_duration, reported, run
 
@@ -57,6 +58,14 @@ def logs(
             "is still to be printed, else the next.",
         ),
     ] = False,
+    severity: Annotated[
+        bool,
+        typer.Option(
+            "--severity",
+            help="Show how severe each line is, as its text says; one that says nothing, such as "
+            "a line of a traceback, is as severe as the line before it.",
+        ),
+    ] = False,
     target: Target = None,
     as_json: Json = False,
 ) -> None:
@@ -67,9 +76,9 @@ def logs(
     comes back.
 
     With --json: {"sequence", "time", "stream", "run_id", "line"} for a line, with
-    "line_base64" where the bytes are not UTF-8, and "partial" or "unterminated"
-    where true; {"sequence", "run"} for a run marker; {"gap": {"first_sequence",
-    "count", "reason"}} for what is missing.
+    "line_base64" where the bytes are not UTF-8, "partial" or "unterminated" where
+    true, and "severity" with --severity; {"sequence", "run"} for a run marker;
+    {"gap": {"first_sequence", "count", "reason"}} for what is missing.
     """
     output = Output(as_json=as_json)
     with reported(output):
@@ -77,7 +86,7 @@ def logs(
             raise usage_error("--tail, --cursor and --since exclude each other. Give one.")
         start = None if since is None else parse_since(since, datetime.now(UTC))
     stdout = sys.stdout.fileno()
-    log = JsonLog(stdout) if as_json else PlainLog(stdout, output.note)
+    log = _log(stdout, output, severity=severity)
 
     async def call(att: att_client.Client) -> None:
         if follow or until_exit:
@@ -89,6 +98,15 @@ def logs(
                 log.print(records)
 
     run(call, target=target, output=output)
+
+
+def _log(stdout: int, output: Output, *, severity: bool) -> JsonLog | PlainLog | SeverityLog:
+    if output.as_json:
+        return JsonLog(stdout, att_client.SeverityReader() if severity else None)
+    if severity:
+        coloured = os.isatty(stdout) and not os.environ.get("NO_COLOR")
+        return SeverityLog(stdout, output.note, coloured=coloured)
+    return PlainLog(stdout, output.note)
 
 
 async def _follow(

@@ -110,6 +110,11 @@ _STYLES = {
 }
 
 
+def state_style(state: str) -> str:
+    """The colour of a state; empty for none."""
+    return _STYLES.get(state, "")
+
+
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 

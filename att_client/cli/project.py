@@ -14,8 +14,10 @@ import typer
 
 import att_client
 from att_client.cli.exits import EXIT_CODES_HELP, usage_error
-from att_client.cli.output import Output, duration_text, local_time
-from att_client.cli.session import Json, ProjectId, Target, parse_duration, reported, run
+from att_client.cli.output import Output, local_time
+from att_client.cli.session import Json, ProjectId, Target, reported, run
+from att_client.cli.settings_options import SettingsOptions, takes_settings
+from att_client.cli.settings_text import settings_facts
 
 commands = typer.Typer(
     help="Create, list, show, update and delete projects.",
@@ -31,63 +33,46 @@ NewProjectId = Annotated[
         show_default=False,
     ),
 ]
-Command = Annotated[
-    str | None,
-    typer.Option(
-        metavar='"WORD …"',
-        help="How to start the app: words with shell quoting, run without a shell. "
-        "Wins over att.toml.",
-        show_default=False,
-    ),
-]
-Env = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE",
-        help="Add to the app's environment; can be repeated.",
-        show_default=False,
-    ),
-]
-ReadyHttp = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="The app is ready when a GET of this URL is answered with 200 to 399.",
-        show_default=False,
-    ),
-]
-StopGrace = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DURATION",
-        help="The time between SIGTERM and SIGKILL at a stop, such as 10s.",
-        show_default=False,
-    ),
-]
 
 
 @commands.command("create", epilog=EXIT_CODES_HELP)
+@takes_settings
 def create(
+    options: SettingsOptions,
     project_id: NewProjectId,
-    path: Annotated[Path, typer.Option(help="The app's directory.")] = Path(),
-    command: Command = None,
-    env: Env = None,
-    ready_http: ReadyHttp = None,
-    stop_grace: StopGrace = None,
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            help="The app's directory. Default: the current one; with --template, one below it "
+            "named after the project.",
+            show_default=False,
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Fill the directory first, which has to be empty or absent. "
+            "`nat`: a project of the NeMo Agent Toolkit.",
+            show_default=False,
+        ),
+    ] = None,
     target: Target = None,
     as_json: Json = False,
 ) -> None:
     """Register an app. The same project again is no error, another one is."""
     output = Output(as_json=as_json)
-    directory = os.path.abspath(path)
+    directory = os.path.abspath(path or (project_id if template else ""))
     with reported(output):
-        settings = settings_over(
-            att_client.RuntimeSettings(), command, env or [], ready_http, stop_grace
-        )
+        settings = options.over(att_client.RuntimeSettings())
 
     async def call(att: att_client.Client) -> None:
-        project = await att.projects.create(project_id, path=directory, runtime=settings)
+        project = await att.projects.create(
+            project_id, path=directory, runtime=settings, template=template or ""
+        )
         _show(output, project)
+        if template and not as_json:
+            output.note(f"Read {directory}/README.md: it may need a first step.")
         if not as_json:
             output.note(f"Start it with `att start {project_id}`.")
 
@@ -130,15 +115,23 @@ def show(project_id: ProjectId, target: Target = None, as_json: Json = False) ->
 
 
 @commands.command("update", epilog=EXIT_CODES_HELP)
+@takes_settings
 def update(
+    options: SettingsOptions,
     project_id: ProjectId,
     path: Annotated[
         Path | None, typer.Option(help="The app's new directory.", show_default=False)
     ] = None,
-    command: Command = None,
-    env: Env = None,
-    ready_http: ReadyHttp = None,
-    stop_grace: StopGrace = None,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Take back a setting that was given before, so that att.toml or the default "
+            "holds: command, env.NAME, env_file, restart, stop_grace, readiness, liveness, "
+            "limits; can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     target: Target = None,
     as_json: Json = False,
 ) -> None:
@@ -146,14 +139,17 @@ def update(
     output = Output(as_json=as_json)
     directory = None if path is None else os.path.abspath(path)
     with reported(output):
-        if path is None and not env and {command, ready_http, stop_grace} == {None}:
+        if path is None and not unset and not options.given:
             raise usage_error("Nothing to change. Give --path, --command, --env or another option.")
+        # What is wrong whatever the project is, is found before the server is asked.
+        probe = att_client.Probe()
+        anything = att_client.RuntimeSettings(readiness=probe, liveness=probe)
+        options.over(without(anything, unset or []))
 
     async def call(att: att_client.Client) -> None:
         now = await att.projects.get(project_id)
-        settings = settings_over(
-            now.runtime or att_client.RuntimeSettings(), command, env or [], ready_http, stop_grace
-        )
+        kept = without(now.runtime or att_client.RuntimeSettings(), unset or [])
+        settings = options.over(kept)
         _show(
             output,
             await att.projects.update(
@@ -188,33 +184,35 @@ def delete(
     run(call, target=target, output=output)
 
 
-def settings_over(
-    settings: att_client.RuntimeSettings,
-    command: str | None,
-    env: Sequence[str],
-    ready_http: str | None,
-    stop_grace: str | None,
+def without(
+    settings: att_client.RuntimeSettings, names: Sequence[str]
 ) -> att_client.RuntimeSettings:
-    """`settings` with what the options give over them; raises CommandError."""
-    words = settings.command
-    if command is not None:
-        try:
-            words = shlex.split(command)
-        except ValueError as error:
-            raise usage_error(f"--command {command!r} has an open quote: {error}.") from error
-        if not words:
-            raise usage_error("--command is empty. Give the words of a command line.")
-    variables = dict(settings.env)
-    for item in env:
-        name, equals, value = item.partition("=")
-        if not name or not equals:
-            raise usage_error(f"--env {item!r} is not NAME=VALUE.")
-        variables[name] = value
-    readiness = settings.readiness
-    if ready_http is not None:
-        readiness = att_client.Probe(http=att_client.HttpProbe(url=ready_http))
-    grace = settings.stop_grace if stop_grace is None else parse_duration(stop_grace)
-    return replace(settings, command=words, env=variables, readiness=readiness, stop_grace=grace)
+    """`settings` with those that are named unset. Raises CommandError."""
+    unset = att_client.RuntimeSettings()
+    for name in names:
+        field, _, variable = name.partition(".")
+        if field == "env" and variable:
+            env = {key: value for key, value in settings.env.items() if key != variable}
+            settings = replace(settings, env=env)
+        elif name in _UNSETTABLE:
+            settings = replace(settings, **{name: getattr(unset, name)})
+        else:
+            raise usage_error(
+                f"--unset {name!r} is no setting. Name one of {', '.join(_UNSETTABLE)} or env.NAME."
+            )
+    return settings
+
+
+_UNSETTABLE = (
+    "command",
+    "env",
+    "env_file",
+    "restart",
+    "stop_grace",
+    "readiness",
+    "liveness",
+    "limits",
+)
 
 
 def command_text(project: att_client.Project) -> str:
@@ -228,16 +226,11 @@ def _show(output: Output, project: att_client.Project) -> None:
         output.item(project)
         return
     settings = project.effective_runtime or project.runtime or att_client.RuntimeSettings()
-    probe = settings.readiness
-    grace = settings.stop_grace
     output.facts(
         {
             "project": project.project_id,
             "path": project.path,
-            "command": shlex.join(settings.command),
-            "env": " ".join(f"{k}={shlex.quote(v)}" for k, v in sorted(settings.env.items())),
-            "ready when": f"GET {probe.http.url}" if probe and probe.http else "",
-            "stop grace": "" if grace is None else duration_text(grace),
+            **settings_facts(settings),
             "created": local_time(project.create_time),
             "att.toml": project.settings_error,
         }

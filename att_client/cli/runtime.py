@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import att_client
+from att_client.cli import status_table
 from att_client.cli.exits import EXIT_CODES_HELP
 from att_client.cli.output import Output, duration_text, local_time, to_plain
 from att_client.cli.session import (
@@ -126,6 +127,9 @@ def status(
             show_default=False,
         ),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("-w", "--watch", help="Go on showing every change, as a live table.")
+    ] = False,
     target: Target = None,
     as_json: Json = False,
 ) -> None:
@@ -133,6 +137,9 @@ def status(
     output = Output(as_json=as_json)
 
     async def call(att: att_client.Client) -> None:
+        if watch:
+            await status_table.watch(att, [project_id] if project_id else [], output)
+            return
         if project_id is not None:
             _show(output, await att.runtimes.get(project_id))
             return
@@ -175,11 +182,12 @@ def exit_text(end: att_client.RuntimeExit | att_client.RunEnded | None) -> str:
         return ""
     if end.start_error is not None:
         return f"could not start: {end.start_error}"
+    reason = f" ({end.reason})" if end.reason else ""
     if end.signal is not None:
-        return f"killed by signal {end.signal}"
+        return f"killed by signal {end.signal}{reason}"
     if end.supervisor_lost:
         return "its supervisor was lost"
-    return f"exit code {end.exit_code}"
+    return f"exit code {end.exit_code}{reason}"
 
 
 def _report(output: Output, runtime: att_client.Runtime) -> None:
@@ -190,6 +198,7 @@ def _report(output: Output, runtime: att_client.Runtime) -> None:
     details = [exit_text(runtime.exit)] if ended and runtime.exit else []
     details += [f"pid {runtime.pid}"] if runtime.pid and not ended else []
     details += [f"run {runtime.run_id}"] if runtime.run_id else []
+    details += [_next_start(runtime)] if runtime.next_restart_time else []
     suffix = f" ({', '.join(details)})" if details else ""
     output.say(f"{runtime.project_id} is {state_text(runtime)}{suffix}")
 
@@ -217,9 +226,24 @@ def _show(output: Output, runtime: att_client.Runtime) -> None:
             "last end": exit_text(runtime.exit),
             "ended": local_time(runtime.exit.exit_time if runtime.exit else None),
             "restarts": str(runtime.restarts or ""),
+            "next start": local_time(runtime.next_restart_time),
+            "uses": _usage(runtime.usage),
+            "release": runtime.release_id,
             "log end": str(runtime.log_end_cursor),
         }
     )
+
+
+def _next_start(runtime: att_client.Runtime) -> str:
+    return f"restart {runtime.restarts + 1} at {local_time(runtime.next_restart_time)}"
+
+
+def _usage(usage: att_client.RuntimeUsage | None) -> str:
+    if usage is None:
+        return ""
+    memory = status_table.memory_text(usage.resident_memory_bytes)
+    processes = f"{usage.process_count} process{'es' if usage.process_count != 1 else ''}"
+    return f"{usage.cpu_percent:.0f} % CPU, {memory}, {processes}, {usage.open_file_count} files"
 
 
 def has_ended(runtime: att_client.Runtime) -> bool:

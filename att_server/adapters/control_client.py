@@ -66,6 +66,11 @@ class ControlClient(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self, sock=connection)
 
+    def send(self, message: Message) -> None:
+        """Sends a message that has no answer."""
+        if self._transport is not None:
+            self._transport.write(json.dumps(message).encode() + b"\n")
+
     async def call(self, command: str, *, within: timedelta | None, **arguments: object) -> Message:
         """Sends a command and returns its answer.
 
@@ -79,8 +84,7 @@ class ControlClient(asyncio.Protocol):
         number = self._last_id
         answered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._answers[number] = answered
-        message = {"v": 1, "id": number, "epoch": self._epoch, "command": command, **arguments}
-        self._transport.write(json.dumps(message).encode() + b"\n")
+        self.send({"v": 1, "id": number, "epoch": self._epoch, "command": command, **arguments})
         try:
             async with asyncio.timeout(None if within is None else within.total_seconds()):
                 answer = await answered

@@ -141,6 +141,7 @@ def _marker(frame: Frame, payload: bytes) -> LogRecord:
                 supervisor_lost=bool(form.get("supervisor_lost", False)),
                 time=to_time(frame.time_ns),
                 duration=timedelta(seconds=float(form.get("duration", 0))),
+                reason=str(form.get("reason", "")),
             ),
         )
     if frame.kind == FrameKind.GAP:

@@ -6,10 +6,11 @@ import errno
 import os
 import sqlite3
 from asyncio import get_running_loop, shield
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -94,17 +95,22 @@ class SqliteStateStore:
             lambda connection: [project_of(row) for row in connection.execute(query).mappings()]
         )
 
-    async def put_project(self, project: Project, *events: Event) -> None:
-        """Inserts or replaces the project with its id."""
+    async def put_project(
+        self, project: Project, *events: Event, claim: RequestClaim | None = None
+    ) -> RequestClaim | None:
+        """Inserts or replaces the project with its id, unless the claim is kept already."""
 
-        def put(connection: sa.Connection) -> None:
+        def put(connection: sa.Connection) -> RequestClaim | None:
+            if claim is not None and (kept := _take(connection, claim)) is not None:
+                return kept
             values = project_values(project)
             known = PROJECT.c.project_id == project.project_id
             if not connection.execute(sa.update(PROJECT).where(known), values).rowcount:
                 connection.execute(sa.insert(PROJECT), values)
             _append(connection, events)
+            return None
 
-        await self._write(put)
+        return await self._write(put)
 
     async def delete_project(self, project_id: str, *events: Event) -> None:
         """Removes the project; without effect, also on the events, if there is none."""
@@ -117,9 +123,17 @@ class SqliteStateStore:
 
         await self._write(delete)
 
-    async def append_events(self, *events: Event) -> None:
-        """Appends events in order."""
-        await self._write(lambda connection: _append(connection, events))
+    async def append_events(
+        self, *events: Event, outcomes: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Appends events in order, and keeps what claimed requests began."""
+
+        def append(connection: sa.Connection) -> None:
+            _append(connection, events)
+            for request_id, outcome in outcomes.items():
+                connection.execute(_outcome(request_id, outcome))
+
+        await self._write(append)
 
     async def list_events(
         self, selected: EventFilter, *, cursor: int, limit: int, tail: bool = False
@@ -144,25 +158,32 @@ class SqliteStateStore:
 
     async def claim_request(self, claim: RequestClaim) -> RequestClaim | None:
         """Keeps the claim and returns None, or returns the one kept under its id."""
-        query = sa.select(REQUEST).where(REQUEST.c.request_id == claim.request_id)
-
-        def take(connection: sa.Connection) -> RequestClaim | None:
-            kept = connection.execute(query).mappings().one_or_none()
-            if kept is not None:
-                return claim_of(kept)
-            connection.execute(sa.insert(REQUEST), claim_values(claim))
-            return None
-
-        return await self._write(take)
+        return await self._write(lambda connection: _take(connection, claim))
 
     async def set_request_outcome(self, request_id: str, outcome: str) -> None:
         """Keeps what a claimed request began."""
-        change = sa.update(REQUEST).where(REQUEST.c.request_id == request_id)
-        await self._write(lambda connection: connection.execute(change.values(outcome=outcome)))
+        await self._write(lambda connection: connection.execute(_outcome(request_id, outcome)))
 
     async def next_epoch(self) -> int:
         """A number that is higher than every one returned before, from 1."""
         return await self._write(lambda connection: _count(connection, "epoch", 1))
+
+    async def number(self, name: str) -> int | None:
+        """The number that is kept under `name`, None if there is none."""
+        query = _number(name)
+        return await self._read(lambda connection: connection.execute(query).scalar_one_or_none())
+
+    async def raise_number(self, name: str, value: int) -> None:
+        """Keeps `value` under `name`, unless a number that is not lower is kept there."""
+
+        def put(connection: sa.Connection) -> None:
+            kept = connection.execute(_number(name)).scalar_one_or_none()
+            if kept is None:
+                connection.execute(sa.insert(META), {"name": name, "value": value})
+            elif kept < value:
+                connection.execute(sa.update(META).where(META.c.name == name), {"value": value})
+
+        await self._write(put)
 
     async def aclose(self) -> None:
         """Closes the store, after the writes that were begun; every later call fails."""
@@ -268,6 +289,19 @@ def _count(connection: sa.Connection, name: str, step: int) -> int:
     return value
 
 
+def _take(connection: sa.Connection, claim: RequestClaim) -> RequestClaim | None:
+    query = sa.select(REQUEST).where(REQUEST.c.request_id == claim.request_id)
+    kept = connection.execute(query).mappings().one_or_none()
+    if kept is not None:
+        return claim_of(kept)
+    connection.execute(sa.insert(REQUEST), claim_values(claim))
+    return None
+
+
+def _outcome(request_id: str, outcome: str) -> sa.Update:
+    return sa.update(REQUEST).where(REQUEST.c.request_id == request_id).values(outcome=outcome)
+
+
 def _append(connection: sa.Connection, events: Sequence[Event]) -> None:
     if events:
         first = _count(connection, "next_event", len(events)) - len(events)
@@ -283,6 +317,8 @@ def _conditions(selected: EventFilter) -> list[sa.ColumnElement[bool]]:
         conditions.append(EVENT.c.project_id == selected.project_id)
     if selected.cycle_id:
         conditions.append(EVENT.c.cycle_id == selected.cycle_id)
+    if selected.run_ids:
+        conditions.append(EVENT.c.run_id.in_(selected.run_ids))
     if selected.event_types:
         names = [name for name in selected.event_types if not name.endswith(".")]
         prefixes = [name for name in selected.event_types if name.endswith(".")]

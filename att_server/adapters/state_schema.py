@@ -6,22 +6,14 @@ with a migration (`migrations/`), which a test compares with these tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from att_server.core.model import (
-    DesiredState,
-    Event,
-    HttpProbe,
-    Project,
-    ProjectMode,
-    RequestClaim,
-    RuntimeSettings,
-)
+from att_server.adapters.stored_settings import settings_of, settings_values
+from att_server.core.model import DesiredState, Event, Project, ProjectMode, RequestClaim
 
 SCHEMA_VERSION = 1
 """The newest migration that this code knows. It opens every database whose
@@ -58,7 +50,8 @@ META = sa.Table(
     sa.Column("value", sa.BigInteger, nullable=False),
 )
 """Single numbers: `min_reader` (written by migrations), `epoch` (of the last
-start), `next_event` (never goes back, so that no sequence is used twice)."""
+start), `next_event` (never goes back, so that no sequence is used twice),
+`notified` (events below it need no notification any more)."""
 
 VERSION = sa.Table(
     "alembic_version",
@@ -130,11 +123,11 @@ def project_values(project: Project) -> dict[str, Any]:
     return {
         "project_id": project.project_id,
         "path": str(project.path),
-        "runtime": _settings_values(project.runtime),
+        "runtime": settings_values(project.runtime),
         "mode": project.mode.value,
         "log_id": project.log_id,
         "desired": project.desired.value,
-        "desired_runtime": _settings_values(project.desired_runtime),
+        "desired_runtime": settings_values(project.desired_runtime),
         "create_time": project.create_time,
         "update_time": project.update_time,
     }
@@ -145,11 +138,11 @@ def project_of(row: sa.RowMapping) -> Project:
     return Project(
         project_id=row["project_id"],
         path=Path(row["path"]),
-        runtime=_settings_of(row["runtime"]),
+        runtime=settings_of(row["runtime"]),
         mode=ProjectMode(row["mode"]),
         log_id=row["log_id"],
         desired=DesiredState(row["desired"]),
-        desired_runtime=_settings_of(row["desired_runtime"]),
+        desired_runtime=settings_of(row["desired_runtime"]),
         create_time=row["create_time"],
         update_time=row["update_time"],
     )
@@ -192,47 +185,3 @@ def claim_values(claim: RequestClaim) -> dict[str, Any]:
 def claim_of(row: sa.RowMapping) -> RequestClaim:
     """The claim of a row."""
     return RequestClaim(**{column.name: row[column.name] for column in REQUEST.columns})
-
-
-def _settings_values(settings: RuntimeSettings) -> dict[str, Any]:
-    probe = settings.readiness
-    return {
-        "command": list(settings.command),
-        "env": dict(settings.env),
-        "stop_grace": _seconds(settings.stop_grace),
-        "readiness": probe
-        and {
-            "http": {"url": probe.url},
-            "interval": _seconds(probe.interval),
-            "timeout": _seconds(probe.timeout),
-            "threshold": probe.threshold,
-            "deadline": _seconds(probe.deadline),
-        },
-    }
-
-
-def _settings_of(values: Mapping[str, Any]) -> RuntimeSettings:
-    """Reads what this code knows; a later release may have added keys."""
-    probe = values.get("readiness")
-    return RuntimeSettings(
-        command=tuple(values.get("command", ())),
-        env=values.get("env", {}),
-        stop_grace=_duration(values.get("stop_grace")),
-        readiness=None
-        if not probe or "http" not in probe
-        else HttpProbe(
-            url=probe["http"]["url"],
-            interval=timedelta(seconds=probe["interval"]),
-            timeout=timedelta(seconds=probe["timeout"]),
-            threshold=probe["threshold"],
-            deadline=_duration(probe.get("deadline")),
-        ),
-    )
-
-
-def _seconds(duration: timedelta | None) -> float | None:
-    return None if duration is None else duration.total_seconds()
-
-
-def _duration(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)

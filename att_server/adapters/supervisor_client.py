@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,13 +20,21 @@ from att_server.adapters.control_client import (
     SupervisorSilent,
     connect,
 )
-from att_server.adapters.supervisor_link import SupervisorLink, newest
+from att_server.adapters.supervisor_link import (
+    SupervisorLink,
+    newest,
+    not_running,
+    unreachable,
+)
+from att_server.adapters.supervisor_spec import spec_of
+from att_server.adapters.supervisor_usage import SupervisorUsage
 from att_server.adapters.zygote_client import ZygoteClient
 from att_server.core.errors import AttError, Reason
-from att_server.core.model import RunSpec, RunStatus
+from att_server.core.model import RunSpec, RunStatus, Usage
 from att_server.core.ports import Clock, RuntimeListener
 from att_server.supervisor import processes
-from att_server.supervisor.state import LOCK_FILE, STARTING, SUPERVISORS, Spec, State
+from att_server.supervisor.own_log import OWN_LOG
+from att_server.supervisor.state import LOCK_FILE, STARTING, SUPERVISORS, State
 
 ANSWERS_WITHIN = timedelta(seconds=5)
 """A supervisor that takes longer is UNKNOWN until it answers."""
@@ -52,14 +60,20 @@ class SupervisorDriver:
         clock: Clock,
         boot_id: str | None = None,
         answers_within: timedelta = ANSWERS_WITHIN,
+        zygote: ZygoteClient | None = None,
     ) -> None:
-        """epoch: higher than that of every server before. boot_id: None is the host's."""
+        """epoch: higher than that of every server before. boot_id: None is the host's.
+
+        zygote: of another owner, who closes it; None: the driver has its own.
+        """
         self._projects_dir = state_dir / "projects"
         self._epoch = epoch
         self._clock = clock
         self._boot_id = processes.boot_id() if boot_id is None else boot_id
         self._answers_within = answers_within
-        self._zygote = ZygoteClient()
+        self._zygote = ZygoteClient() if zygote is None else zygote
+        self._owns_zygote = zygote is None
+        self._usage = SupervisorUsage(clock)
         self._links: dict[str, SupervisorLink] = {}
         self._listener: RuntimeListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,27 +90,28 @@ class SupervisorDriver:
     ) -> Mapping[str, RunStatus]:
         """See `RuntimeDriver`. A supervisor that does not answer in time is UNKNOWN."""
         links = [self._link(project_id, log_id) for project_id, log_id in projects.items()]
-        found = await asyncio.to_thread(_newest_states, links)
-        for link, state in zip(links, found, strict=True):
-            link.learn(state)
+        found = await asyncio.to_thread(_newest_of_each, links)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._zygote.open())
-            for link in links:
-                if not link.settled:
+            for link, item in zip(links, found, strict=True):
+                state = None if item is None else item[1]
+                link.learn(state)
+                if item is not None and (state is None or not state.ended):
                     group.create_task(self._adopt(link))
         self._listener = listener
         return {link.project_id: link.status for link in links if link.status is not None}
 
-    async def start(self, spec: RunSpec) -> RunStatus:
+    async def start(self, spec: RunSpec, *, after_loss: bool = False) -> RunStatus:
         """See `RuntimeDriver`."""
         link = self._link(spec.project_id, spec.log_id)
-        directory = link.directory / SUPERVISORS / self._clock.new_id()
         try:
-            self._prepare(directory, spec)
+            directory = self._prepare(link, spec, after_loss=after_loss)
             # A zygote that was killed may take a request along that it had not
             # read. A second try is harmless: only one can take the writer lock,
             # and it first settles what the first try may have begun.
-            running = await self._launch(link, directory) or await self._launch(link, directory)
+            running = await self._launch(link, directory, spec.secrets) or await self._launch(
+                link, directory, spec.secrets
+            )
         except OSError as error:
             raise _no_supervisor(spec.project_id, str(error)) from error
         if not running:
@@ -104,6 +119,18 @@ class SupervisorDriver:
         status = link.status
         assert status is not None  # its state is known
         return status
+
+    async def start_now(self, project_id: str) -> RunStatus | None:
+        """See `RuntimeDriver`."""
+        link = self._links.get(project_id)
+        if link is None:
+            return None
+        if not link.settled:
+            try:
+                await link.call("start_now")
+            except SupervisorLost:
+                await self._await_settled(link)
+        return link.status
 
     async def stop(self, project_id: str, grace: timedelta | None) -> RunStatus | None:
         """See `RuntimeDriver`."""
@@ -113,26 +140,44 @@ class SupervisorDriver:
         if not link.settled:
             seconds = None if grace is None else grace.total_seconds()
             with contextlib.suppress(SupervisorLost):
-                await self._call_at_length(link, "stop", grace=seconds)
+                await link.call_at_length("stop", grace=seconds)
             await self._await_settled(link)
         return link.status
 
-    async def set_ready(self, project_id: str, run_id: str) -> None:
+    async def set_ready(self, project_id: str, run_id: str, *, ready: bool = True) -> None:
         """See `RuntimeDriver`. Raises SUPERVISOR_UNREACHABLE."""
         link = self._links.get(project_id)
-        if link is not None and link.client is not None:
+        if link is not None:
             with contextlib.suppress(SupervisorLost):
-                await self._call(link, "ready", run_id=run_id)
+                await link.call("ready", run_id=run_id, ready=ready)
+
+    async def fail(self, project_id: str, run_id: str, reason: str) -> None:
+        """See `RuntimeDriver`."""
+        link = self._links.get(project_id)
+        if link is not None:
+            with contextlib.suppress(SupervisorLost):
+                await link.call("fail", run_id=run_id, reason=reason)
+
+    async def usage(self, project_ids: Collection[str]) -> Mapping[str, Usage]:
+        """See `RuntimeDriver`."""
+        # Of all: whose share of a processor is asked for next is not known.
+        states = {
+            link.project_id: link.state
+            for link in self._links.values()
+            if link.state is not None and not link.state.ended
+        }
+        found = await self._usage.measure(states)
+        return {name: usage for name, usage in found.items() if name in project_ids}
 
     async def signal(self, project_id: str, number: int) -> None:
         """See `RuntimeDriver`. Raises SUPERVISOR_UNREACHABLE."""
         link = self._links.get(project_id)
         if link is None or link.settled:
-            raise _not_running(project_id)
+            raise not_running(project_id)
         try:
-            await self._call(link, "signal", number=number)
+            await link.call("signal", number=number)
         except SupervisorLost as error:
-            raise _not_running(project_id) from error
+            raise not_running(project_id) from error
 
     async def forget(self, project_id: str) -> None:
         """See `RuntimeDriver`."""
@@ -148,45 +193,10 @@ class SupervisorDriver:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._zygote.aclose()
+        if self._owns_zygote:
+            await self._zygote.aclose()
 
     # Commands ---------------------------------------------------------------
-
-    async def _call(self, link: SupervisorLink, command: str, **arguments: object) -> Message:
-        """Raises SupervisorLost, AttError."""
-        client = link.client
-        if client is None:
-            raise SupervisorLost
-        try:
-            return await client.call(command, within=self._answers_within, **arguments)
-        except SupervisorSilent as error:
-            link.mark_silent()
-            raise _unreachable(link.project_id, "does not answer") from error
-        except CommandRefused as error:
-            if error.error == "not_running":
-                raise _not_running(link.project_id) from error
-            raise _unreachable(link.project_id, str(error)) from error
-
-    async def _call_at_length(
-        self, link: SupervisorLink, command: str, **arguments: object
-    ) -> None:
-        """As `_call` for a command whose answer may take long: asks now and then
-        whether the supervisor is still there."""
-        client = link.client
-        if client is None:
-            raise SupervisorLost
-        answer = asyncio.ensure_future(client.call(command, within=None, **arguments))
-        try:
-            while True:
-                done, _ = await asyncio.wait([answer], timeout=self._answers_within.total_seconds())
-                if done:
-                    await answer
-                    return
-                await self._call(link, "hello")
-        except CommandRefused as error:
-            raise _unreachable(link.project_id, str(error)) from error
-        finally:
-            answer.cancel()
 
     async def _await_settled(self, link: SupervisorLink) -> None:
         """Raises SUPERVISOR_UNREACHABLE."""
@@ -195,7 +205,7 @@ class SupervisorDriver:
                 while not (link.state is None or link.state.ended):
                     await link.changed.wait(link.changed.count)
         except TimeoutError as error:
-            raise _unreachable(link.project_id, "cannot be reached") from error
+            raise unreachable(link.project_id, "cannot be reached") from error
 
     # Supervisors ------------------------------------------------------------
 
@@ -207,43 +217,55 @@ class SupervisorDriver:
                 log_id,
                 self._projects_dir / project_id,
                 epoch=self._epoch,
+                boot_id=self._boot_id,
+                answers_within=self._answers_within,
                 on_status=self._on_status,
                 on_growth=self._on_growth,
                 on_lost=self._on_lost,
             )
         return link
 
-    def _prepare(self, directory: Path, spec: RunSpec) -> None:
+    def _prepare(self, link: SupervisorLink, spec: RunSpec, *, after_loss: bool) -> Path:
+        """The directory of a new supervisor. Raises OSError."""
+        directory = link.directory / SUPERVISORS / self._clock.new_id()
         os.makedirs(directory, mode=0o700)
-        Spec(
-            supervisor_id=directory.name,
-            project_id=spec.project_id,
-            log_id=spec.log_id,
+        spec_of(
+            spec,
+            directory.name,
             epoch=self._epoch,
-            digest=spec.digest(),
-            command=spec.command,
-            directory=str(spec.directory),
-            env=spec.env,
-            grace=spec.stop_grace,
-            probed=spec.probed,
-            release_id=spec.release_id,
+            after_loss=after_loss,
+            before=link.state,
         ).save(str(directory))
+        return directory
 
-    async def _submit(self, client: ControlClient, job: Mapping[str, object]) -> None:
-        """Has the zygote do a job, whose words the client receives. Raises OSError."""
+    async def _submit(
+        self,
+        client: ControlClient,
+        job: Mapping[str, object],
+        secrets: Mapping[str, str] | None = None,
+    ) -> None:
+        """Has the zygote do a job, whose words the client receives. Raises OSError.
+
+        secrets: go to the job over its own connection, and nowhere else.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             await client.open(ours)
+            if secrets:
+                client.send({"secrets": dict(secrets)})
+                job = {**job, "secrets": True}
             await self._zygote.submit({**job, "boot_id": self._boot_id}, theirs)
 
-    async def _launch(self, link: SupervisorLink, directory: Path) -> bool:
+    async def _launch(
+        self, link: SupervisorLink, directory: Path, secrets: Mapping[str, str]
+    ) -> bool:
         """Whether there is a supervisor whose app runs or failed; False: it was killed before.
 
         Raises OSError, AttError.
         """
         client = link.new_client()
         try:
-            await self._submit(client, {"job": "run", "directory": str(directory)})
+            await self._submit(client, {"job": "run", "directory": str(directory)}, secrets)
             async with asyncio.timeout(STARTS_WITHIN.total_seconds()):
                 while True:
                     count = link.changed.count
@@ -255,7 +277,7 @@ class SupervisorDriver:
                     await link.changed.wait(count)
         except TimeoutError as error:
             link.mark_silent()
-            raise _unreachable(link.project_id, "did not start the app in time") from error
+            raise unreachable(link.project_id, "did not start the app in time") from error
         if link.refusal is not None:
             raise _no_supervisor(link.project_id, link.refusal)
         return False
@@ -295,11 +317,14 @@ class SupervisorDriver:
         found = await asyncio.to_thread(newest, link.directory, link.log_id)
         if link.client is not None:  # a start came in between; what was read is old
             return False
-        if found is None or found[1].ended:
-            link.learn(None if found is None else found[1])
+        if found is None:
             link.mark_heard()
             return True
-        directory, _ = found
+        directory, state = found
+        if state is not None and state.ended:
+            link.learn(state)
+            link.mark_heard()
+            return True
         try:
             connection = connect(directory)
         except (FileNotFoundError, ConnectionRefusedError):
@@ -359,17 +384,8 @@ class SupervisorDriver:
         task.add_done_callback(self._tasks.discard)
 
 
-def _newest_states(links: list[SupervisorLink]) -> list[State | None]:
-    found = [newest(link.directory, link.log_id) for link in links]
-    return [None if item is None else item[1] for item in found]
-
-
-def _unreachable(project_id: str, what: str) -> AttError:
-    return AttError(
-        Reason.SUPERVISOR_UNREACHABLE,
-        f"The supervisor of {project_id!r} {what}. Call again.",
-        project_id=project_id,
-    )
+def _newest_of_each(links: list[SupervisorLink]) -> list[tuple[Path, State | None] | None]:
+    return [newest(link.directory, link.log_id) for link in links]
 
 
 def _no_supervisor(project_id: str, cause: str) -> AttError:
@@ -381,15 +397,8 @@ def _no_supervisor(project_id: str, cause: str) -> AttError:
     )
 
 
-def _not_running(project_id: str) -> AttError:
-    return AttError(
-        Reason.RUNTIME_NOT_RUNNING,
-        f"The app of {project_id!r} does not run. Start it first.",
-        project_id=project_id,
-    )
-
-
 def _remove(project: Path) -> None:
     shutil.rmtree(project / SUPERVISORS, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        (project / LOCK_FILE).unlink()
+    for name in (LOCK_FILE, OWN_LOG, f"{OWN_LOG}.1"):
+        with contextlib.suppress(OSError):
+            (project / name).unlink()

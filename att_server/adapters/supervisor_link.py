@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from att_server.adapters.control_client import ControlClient
+from att_server.adapters.control_client import (
+    CommandRefused,
+    ControlClient,
+    Message,
+    SupervisorLost,
+    SupervisorSilent,
+)
+from att_server.adapters.runtime_status import status_of
 from att_server.core.bell import Bell
-from att_server.core.model import RunExit, RunStatus, RuntimeState
-from att_server.supervisor.state import RunEnd, State, supervisor_directories
-
-UNREACHABLE = "supervisor_unreachable"
+from att_server.core.errors import AttError, Reason
+from att_server.core.model import RunStatus
+from att_server.supervisor.spec import Spec
+from att_server.supervisor.state import State, supervisor_directories
 
 
 class SupervisorLink:
@@ -29,6 +37,8 @@ class SupervisorLink:
         directory: Path,
         *,
         epoch: int,
+        boot_id: str,
+        answers_within: timedelta,
         on_status: Callable[[str, RunStatus], None],
         on_growth: Callable[[str], None],
         on_lost: Callable[[SupervisorLink], None],
@@ -42,6 +52,8 @@ class SupervisorLink:
         self.client: ControlClient | None = None
         self.refusal: str | None = None
         self._epoch = epoch
+        self._boot_id = boot_id
+        self._answers_within = answers_within
         self._on_status = on_status
         self._on_growth = on_growth
         self._on_lost = on_lost
@@ -51,12 +63,14 @@ class SupervisorLink:
     @property
     def status(self) -> RunStatus | None:
         """What is known of the app, UNKNOWN while its supervisor does not answer."""
-        return None if self.state is None else _status(self.state, unknown=self._silent)
+        if self.state is None:
+            return None
+        return status_of(self.state, unknown=self._silent, boot_id=self._boot_id)
 
     @property
     def settled(self) -> bool:
         """Whether no supervisor is alive, and the end of the last run is recorded."""
-        return self.state is None or (self.state.ended and self.client is None)
+        return self.client is None and (self.state is None or self.state.ended)
 
     def state_of(self, supervisor_id: str) -> State | None:
         """The newest state if it is this supervisor's."""
@@ -97,6 +111,52 @@ class SupervisorLink:
         self._silent = False
         self._show()
 
+    async def call(self, command: str, **arguments: object) -> Message:
+        """Has the supervisor carry out a command, and returns its answer.
+
+        Raises SupervisorLost, RUNTIME_NOT_RUNNING, SUPERVISOR_UNREACHABLE.
+        """
+        client = self.client
+        if client is None:
+            raise SupervisorLost
+        try:
+            return await client.call(command, within=self._answers_within, **arguments)
+        except SupervisorSilent as error:
+            self.mark_silent()
+            raise unreachable(self.project_id, "does not answer") from error
+        except CommandRefused as error:
+            raise self._refused(error) from error
+
+    async def call_at_length(self, command: str, **arguments: object) -> None:
+        """As `call` for a command whose answer may take long: asks now and then
+        whether the supervisor is still there."""
+        client = self.client
+        if client is None:
+            raise SupervisorLost
+        answer = asyncio.ensure_future(client.call(command, within=None, **arguments))
+        try:
+            while True:
+                done, _ = await asyncio.wait([answer], timeout=self._answers_within.total_seconds())
+                if done:
+                    await answer
+                    return
+                await self.call("hello")
+        except CommandRefused as error:
+            raise self._refused(error) from error
+        finally:
+            answer.cancel()
+
+    def _refused(self, error: CommandRefused) -> AttError:
+        if error.error == "not_running":
+            return not_running(self.project_id)
+        if error.error == "unknown_command":
+            return unreachable(
+                self.project_id,
+                "is of an earlier release and cannot do that",
+                then="Restart the app to have it under this one.",
+            )
+        return unreachable(self.project_id, f"refused: {error}")
+
     def _take(self, message: Mapping[str, Any]) -> None:
         if "refused" in message:
             self.refusal = str(message.get("message", message["refused"]))
@@ -123,48 +183,44 @@ class SupervisorLink:
         self.changed.ring()
 
 
-def newest(project: Path, log_id: str) -> tuple[Path, State] | None:
-    """The newest supervisor directory with a state of this log, and that state.
+def newest(project: Path, log_id: str) -> tuple[Path, State | None] | None:
+    """The newest supervisor directory of this log, and the state in it.
 
+    The state is None if it cannot be read, as after a crash of the machine.
     Raises OSError.
     """
     for name in reversed(supervisor_directories(str(project))):
         try:
             state = State.load(name)
-        except (ValueError, KeyError):  # torn by a crash of the machine
+        except ValueError:
+            if _of_log(name, log_id):
+                return Path(name), None
             continue
         if state is not None and state.log_id == log_id:
             return Path(name), state
     return None
 
 
-def _status(state: State, *, unknown: bool) -> RunStatus:
-    run = state.run
-    known = {item.value for item in RuntimeState}
-    named = RuntimeState(state.state) if state.state in known else RuntimeState.UNKNOWN
-    return RunStatus(
-        supervisor_id=state.supervisor_id,
-        spec_digest=state.spec_digest,
-        state=RuntimeState.UNKNOWN if unknown else named,
-        run_id="" if run is None else run.run_id,
-        pid=0 if run is None else run.pid,
-        command=state.command,
-        start_time=None if run is None else run.start_time,
-        ready_time=None if run is None else run.ready_time,
-        exit=None if run is None or run.end is None else _exit(run.end),
-        restarts=state.restarts,
-        reason=UNREACHABLE if unknown else state.reason,
-        start_failure=state.start_failure,
-        release_id=state.release_id,
+def unreachable(project_id: str, what: str, *, then: str = "Call again.") -> AttError:
+    """SUPERVISOR_UNREACHABLE: the supervisor `what`; `then` is the next step."""
+    return AttError(
+        Reason.SUPERVISOR_UNREACHABLE,
+        f"The supervisor of {project_id!r} {what}. {then}",
+        project_id=project_id,
     )
 
 
-def _exit(end: RunEnd) -> RunExit:
-    return RunExit(
-        exit_code=end.exit_code,
-        signal=end.signal,
-        start_error=end.start_error,
-        supervisor_lost=end.supervisor_lost,
-        time=end.time,
-        duration=max(end.duration, timedelta(0)),
+def not_running(project_id: str) -> AttError:
+    """RUNTIME_NOT_RUNNING."""
+    return AttError(
+        Reason.RUNTIME_NOT_RUNNING,
+        f"The app of {project_id!r} does not run. Start it first.",
+        project_id=project_id,
     )
+
+
+def _of_log(directory: str, log_id: str) -> bool:
+    try:
+        return Spec.load(directory).log_id == log_id
+    except (OSError, ValueError):
+        return True  # nothing says otherwise

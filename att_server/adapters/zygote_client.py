@@ -36,7 +36,7 @@ class ZygoteClient:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
-        self._starting = asyncio.Lock()
+        self._changing = asyncio.Lock()
 
     @property
     def pid(self) -> int:
@@ -50,10 +50,7 @@ class ZygoteClient:
 
     async def open(self) -> None:
         """Has a live zygote. Raises OSError."""
-        async with self._starting:
-            if not self.alive:
-                await self._end()
-                await self._start()
+        await self._opened()
 
     async def submit(self, job: Mapping[str, object], connection: socket.socket) -> None:
         """Has a job begun; `connection` is passed to it and remains the caller's to close.
@@ -62,28 +59,41 @@ class ZygoteClient:
         the connection, and its end of file is the job's end. Raises OSError.
         """
         message = json.dumps(job).encode()
+        channel = await self._opened()
         try:
-            await self.open()
-            await self._send(message, connection)
+            await _send(channel, message, connection)
         except (BrokenPipeError, ConnectionResetError):  # it died since we looked
-            await self._end()
-            await self.open()
-            await self._send(message, connection)
+            await self._discard(channel)
+            await _send(await self._opened(), message, connection)
 
     async def aclose(self) -> None:
         """Ends the zygote. What it started runs on."""
-        await self._end()
+        async with self._changing:
+            await self._end()
 
-    async def _start(self) -> None:
+    async def _opened(self) -> socket.socket:
+        async with self._changing:
+            if self._channel is None or not self.alive:
+                await self._end()
+                self._channel = await self._start()
+            return self._channel
+
+    async def _discard(self, channel: socket.socket) -> None:
+        """Ends the zygote behind `channel`, if nobody has put another in its place."""
+        async with self._changing:
+            if self._channel is channel:
+                await self._end()
+
+    async def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(att_server.__file__).parent.parent)
         # Without `site` it starts in a third of the time.
         python = [sys.executable, "-I", "-S", "-X", "utf8"]
-        with theirs:
-            ours.setblocking(False)
-            self._channel = ours
-            self._process = await asyncio.to_thread(
-                lambda: subprocess.Popen(
+        ours.setblocking(False)
+
+        def launch() -> subprocess.Popen[bytes]:
+            with theirs:  # which has to be open until here, also if nobody waits any more
+                return subprocess.Popen(
                     [*python, "-c", _CODE, str(theirs.fileno()), root],
                     cwd="/",
                     env=_ENVIRONMENT,
@@ -92,18 +102,13 @@ class ZygoteClient:
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )
-            )
 
-    async def _send(self, message: bytes, connection: socket.socket) -> None:
-        channel = self._channel
-        if channel is None:
-            raise BrokenPipeError
-        while True:
-            try:
-                socket.send_fds(channel, [message], [connection.fileno()])
-                return
-            except BlockingIOError:
-                await _writable(channel)
+        try:
+            self._process = await asyncio.to_thread(launch)
+        except BaseException:
+            ours.close()
+            raise
+        return ours
 
     async def _end(self) -> None:
         channel, self._channel = self._channel, None
@@ -120,6 +125,15 @@ def _await_end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+async def _send(channel: socket.socket, message: bytes, connection: socket.socket) -> None:
+    while True:
+        try:
+            socket.send_fds(channel, [message], [connection.fileno()])
+            return
+        except BlockingIOError:
+            await _writable(channel)
 
 
 async def _writable(channel: socket.socket) -> None:

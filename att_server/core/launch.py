@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from att_server.core.errors import AttError, Reason
-from att_server.core.model import (
-    DEFAULT_STOP_GRACE,
-    ProbeResult,
-    Project,
-    RunSpec,
-    RunStatus,
-    RuntimeSettings,
-)
+from att_server.core.model import ProbeResult, Project, RunSpec, RunStatus, RuntimeState
+from att_server.core.ports import CommandFinder
+from att_server.core.settings import DEFAULT_STOP_GRACE, ResourceLimits, RuntimeSettings
+from att_server.core.settings_rules import environment_rule
 
 INHERITED = frozenset(
     {
@@ -44,10 +43,17 @@ def inherited_env(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def run_spec(project: Project, settings: RuntimeSettings, inherited: Mapping[str, str]) -> RunSpec:
+def run_spec(
+    project: Project,
+    settings: RuntimeSettings,
+    inherited: Mapping[str, str],
+    secrets: Mapping[str, str],
+) -> RunSpec:
     """The specification of a run of `project` with its effective `settings`.
 
-    inherited: what the app gets of the server's environment. Raises COMMAND_MISSING.
+    inherited: what the app gets of the server's environment. secrets: what the
+    settings' `env_file` gives; `env` wins over it. Raises COMMAND_MISSING,
+    SETTINGS_INVALID.
     """
     if not settings.command:
         raise AttError(
@@ -57,64 +63,171 @@ def run_spec(project: Project, settings: RuntimeSettings, inherited: Mapping[str
             project_id=project.project_id,
         )
     own_env = {"ATT_PROJECT_ID": project.project_id, **settings.env}
+    # A Python app that buffers loses what it printed when it is killed.
+    env = {"PYTHONUNBUFFERED": "1", **inherited, **own_env}
+    hidden = {name: value for name, value in secrets.items() if name not in own_env}
+    # Each was within bounds; together they may still be more than an app can be given.
+    rule = environment_rule({**settings.env, **hidden})
+    if rule:
+        raise AttError(
+            Reason.SETTINGS_INVALID,
+            f"The variables of {project.project_id!r}, those of `env` and `env_file` together, "
+            f"{rule}. Remove some.",
+            path=project.path,
+            line="",
+            key="runtime.env",
+        )
     return RunSpec(
         project_id=project.project_id,
         log_id=project.log_id,
         command=settings.command,
         directory=project.path,
-        # A Python app that buffers loses what it printed when it is killed.
-        env={"PYTHONUNBUFFERED": "1", **inherited, **own_env},
+        env={name: value for name, value in env.items() if name not in hidden},
         own_env=own_env,
+        secrets=hidden,
         stop_grace=DEFAULT_STOP_GRACE if settings.stop_grace is None else settings.stop_grace,
         probed=settings.readiness is not None,
+        restart=settings.restart_policy,
+        limits=settings.limits or ResourceLimits(),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What an app is started with: the settings in force and what becomes of them."""
+
+    settings: RuntimeSettings
+    spec: RunSpec
+
+
+class ProjectSettings(Protocol):
+    """Where the settings of projects come from."""
+
+    async def effective(self, project: Project) -> RuntimeSettings:
+        """The project's settings as a start without more would use them."""
+        ...
+
+    async def secrets(self, project: Project, settings: RuntimeSettings) -> Mapping[str, str]:
+        """What the `env_file` of the settings gives."""
+        ...
+
+
+class Launcher:
+    """Prepares starts, which changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        projects: ProjectSettings,
+        commands: CommandFinder,
+        inherited_env: Mapping[str, str],
+    ) -> None:
+        """inherited_env: what apps get of the server's environment."""
+        self._projects = projects
+        self._commands = commands
+        self._inherited_env = inherited_env
+
+    async def plan(self, project: Project, overrides: RuntimeSettings) -> Launch:
+        """What a start with `overrides` over the project's settings would use now.
+
+        Raises SETTINGS_INVALID, PROJECT_PATH_INVALID, NOT_IMPLEMENTED, COMMAND_MISSING.
+        """
+        settings = overrides.over(await self._projects.effective(project))
+        secrets = await self._projects.secrets(project, settings)
+        spec = run_spec(project, settings, self._inherited_env, secrets)
+        return Launch(settings=settings, spec=spec)
+
+    async def checked(self, project: Project, overrides: RuntimeSettings) -> Launch:
+        """As `plan`, checked as far as one can without starting.
+
+        Raises COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE too.
+        """
+        launch = await self.plan(project, overrides)
+        spec = launch.spec
+        await self._commands.check(
+            spec.command, directory=spec.directory, env={**spec.env, **spec.secrets}
+        )
+        return launch
 
 
 def settings_digest(project_id: str, settings: RuntimeSettings) -> str:
     """Equal for equal arguments; tells a repeated call from another one."""
-    form = [
-        project_id,
-        list(settings.command),
-        sorted(settings.env.items()),
-        str(settings.stop_grace),
-        str(settings.readiness),
-    ]
-    return hashlib.sha256(json.dumps(form).encode()).hexdigest()
+    form = [project_id, dataclasses.asdict(settings)]
+    return hashlib.sha256(json.dumps(form, sort_keys=True, default=str).encode()).hexdigest()
+
+
+# Failures -------------------------------------------------------------------
+
+_CAUSES = {
+    "crash_loop": "ended again and again and is not started any more",
+    "startup_deadline": "was not ready within its deadline and was ended",
+    "liveness_failed": "failed its liveness probe and was ended",
+    "memory_limit": "went over its memory limit and was ended",
+    "process_limit": "went over its limit of processes and was ended",
+    "cpu_time_limit": "went over its limit of processor time and was ended",
+    "oom_killed": "was ended by the host, which had no memory left",
+    "supervisor_lost": "was lost with its supervisor",
+    "host_shutdown": "was ended, since its supervisor was told to end",
+}
 
 
 def start_failed(project_id: str, status: RunStatus, last_lines: Sequence[str]) -> AttError:
     """The error for a run that could not be started or ended before it was ready."""
-    ended = status.exit
-    if ended is None:
-        cause, text = status.reason or "start_error", "could not be started"
-    elif ended.start_error is not None:
-        cause = status.start_failure or "start_error"
-        text = f"could not be started: {ended.start_error}"
-    elif ended.supervisor_lost:
-        cause, text = "supervisor_lost", "was lost with its supervisor"
-    elif ended.signal is not None:
-        cause, text = "signal", f"was ended by signal {ended.signal}"
-    else:
-        cause, text = "exited", f"exited with code {ended.exit_code}"
-    tail = "".join(f"\n  {line}" for line in last_lines)
+    cause, text = _end(status)
     return AttError(
         Reason.RUNTIME_START_FAILED,
         f"The app of {project_id!r} {text} before it was ready. Mend it and start it again; "
-        + (f"its last lines were:{tail}" if tail else "it printed nothing."),
+        f"{_quoted(last_lines)}",
         project_id=project_id,
         run_id=status.run_id,
         cause=cause,
     )
 
 
-def not_ready(project_id: str, status: RunStatus, health: ProbeResult | None) -> AttError:
-    """The error for a run that is not ready in time."""
+def not_ready(
+    project_id: str, status: RunStatus, health: ProbeResult | None, last_lines: Sequence[str]
+) -> AttError:
+    """The error for a run that is not ready in time.
+
+    last_lines: of an app that has ended and is started again.
+    """
     health_reason = "not_probed" if health is None else health.reason
+    text, tail = "it runs on", ""
+    if status.past or status.state is RuntimeState.BACKOFF:
+        ended = status.past[-1].exit if status.exit is None and status.past else status.exit
+        _, end = _end(dataclasses.replace(status, exit=ended))
+        text, tail = f"it {end}, and is started again by its policy", _quoted(last_lines)
     return AttError(
         Reason.RUNTIME_NOT_READY,
-        f"The app of {project_id!r} is not ready yet ({health_reason}); it runs on. "
-        "Follow its log, or wait with a longer timeout.",
+        f"The app of {project_id!r} is not ready yet ({health_reason}); {text}. Follow its "
+        "log, or wait with a longer timeout" + (f"; {tail}" if tail else "."),
         project_id=project_id,
         run_id=status.run_id,
         health_reason=health_reason,
     )
+
+
+def _end(status: RunStatus) -> tuple[str, str]:
+    """How the app ended: the cause in a word, and a predicate."""
+    ended = status.exit
+    for reason in (status.reason, "" if ended is None else ended.reason):
+        if reason in _CAUSES and not status.start_failure:
+            return reason, _CAUSES[reason]
+    if status.state in (RuntimeState.STOPPING, RuntimeState.STOPPED):
+        return "stopped", "was stopped"
+    if ended is None:
+        return status.reason or "start_error", "could not be started"
+    if ended.start_error is not None:
+        cause = status.start_failure or "start_error"
+        return cause, f"could not be started: {ended.start_error}"
+    if ended.supervisor_lost:
+        return "supervisor_lost", _CAUSES["supervisor_lost"]
+    if ended.signal is not None:
+        return "signal", f"was ended by signal {ended.signal}"
+    return "exited", f"exited with code {ended.exit_code}"
+
+
+def _quoted(lines: Sequence[str]) -> str:
+    if not lines:
+        return "it printed nothing."
+    return "its last lines were:" + "".join(f"\n  {line}" for line in lines)

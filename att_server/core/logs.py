@@ -133,7 +133,8 @@ class LogManager:
             bound_run = await self._run_ahead(project, cursor, bounds)
         bind_from = bounds.end
         bell = self._bells.setdefault(project_id, Bell())
-        first = True
+        # Whether this page reports progress if it holds no records.
+        due = True
         while True:
             if self._find_project(project_id).log_id != project.log_id:
                 raise AttError(
@@ -144,26 +145,28 @@ class LogManager:
                 )
             # Both are looked at before the read: what they report then lies in it.
             seen = bell.count
-            run_over = bool(bound_run) and self._current_run(project_id) != bound_run
+            run_over = self._is_over(project_id, bound_run)
             page = await self._store.read(
                 project_id, project.log_id, cursor=cursor, max_bytes=max_bytes
             )
-            if page.records:
-                if until_exit:
-                    bound_run, page, over = _bind(page, bound_run, bind_from)
-                    if over:
-                        yield Followed(page=page, bound_run_id=bound_run)
-                        await self._end_known(project_id, bound_run, bell)
-                        return
+            over = False
+            if page.records and until_exit:
+                bound_run, page, over = _bind(page, bound_run, bind_from)
+            if page.records or due or run_over:
                 yield Followed(page=page, bound_run_id=bound_run)
-                cursor = page.cursor
-            else:
-                if run_over:
-                    yield Followed(page=page, bound_run_id=bound_run)
-                    return
-                if first or not await bell.wait(seen, progress_interval):
-                    yield Followed(page=page, bound_run_id=bound_run)
-            first = False
+            if over:
+                await self._end_known(project_id, bound_run, bell)
+                return
+            if run_over and not page.records:
+                return
+            due = False
+            cursor = page.cursor
+            if cursor < page.bounds.end or self._is_over(project_id, bound_run):
+                continue
+            # What rang before `seen` may lie behind an end that was known then.
+            bounds = await self._store.bounds(project_id, project.log_id)
+            if cursor >= bounds.end:
+                due = not await bell.wait(seen, progress_interval)
 
     async def end_cursor(self, project_id: str) -> int:
         """The sequence number that the next record will get."""
@@ -186,6 +189,10 @@ class LogManager:
         bell = self._bells.get(project_id)
         if bell is not None:
             bell.ring()
+
+    def _is_over(self, project_id: str, run_id: str) -> bool:
+        """Whether this run, if there is one, does not run any more."""
+        return bool(run_id) and self._current_run(project_id) != run_id
 
     async def _end_known(self, project_id: str, run_id: str, bell: Bell) -> None:
         """Waits, not for long, until the runtime knows of the end that the log tells.

@@ -10,10 +10,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-DEFAULT_STOP_GRACE = timedelta(seconds=10)
-MAX_STOP_GRACE = timedelta(hours=1)
+from att_server.core.settings import (
+    ResourceLimits,
+    RestartPolicy,
+    RuntimeSettings,
+    changed_fields,
+)
 
-# Projects and settings ------------------------------------------------------
+# Projects -------------------------------------------------------------------
 
 
 class ProjectMode(StrEnum):
@@ -29,40 +33,6 @@ class DesiredState(StrEnum):
 
     RUNNING = "running"
     STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpProbe:
-    """Succeeds when a GET of `url` is answered with a status from 200 to 399.
-
-    threshold: successes in a row that make the app ready.
-    deadline: bound from the start to the first success; None: no bound.
-    """
-
-    url: str
-    interval: timedelta = timedelta(seconds=1)
-    timeout: timedelta = timedelta(seconds=2)
-    threshold: int = 1
-    deadline: timedelta | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeSettings:
-    """How an app is run; an empty or None field is unset."""
-
-    command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    stop_grace: timedelta | None = None
-    readiness: HttpProbe | None = None
-
-    def over(self, base: RuntimeSettings) -> RuntimeSettings:
-        """These settings with what they leave unset taken from `base`, key by key."""
-        return RuntimeSettings(
-            command=self.command or base.command,
-            env={**base.env, **self.env},
-            stop_grace=base.stop_grace if self.stop_grace is None else self.stop_grace,
-            readiness=self.readiness or base.readiness,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +62,9 @@ class Project:
 class RunSpec:
     """Everything a supervisor needs to run an app, resolved and checked.
 
-    env: the whole environment of the app, less ATT_RUN_ID, which each run gets.
+    env: the environment of the app, less `secrets` and ATT_RUN_ID, which each run gets.
     own_env: the part of it that settings gave; the rest came from the server.
+    secrets: what `env_file` gave; never written to disk, and masked in the log.
     """
 
     project_id: str
@@ -102,8 +73,11 @@ class RunSpec:
     directory: Path
     env: Mapping[str, str]
     own_env: Mapping[str, str]
+    secrets: Mapping[str, str] = field(default_factory=dict)
     stop_grace: timedelta
     probed: bool
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
     release_id: str = ""
 
     def digest(self) -> str:
@@ -119,6 +93,13 @@ class RunSpec:
             self.probed,
             self.release_id,
         ]
+        # What an earlier release did not know is left out where it is unset, so
+        # that its running apps are taken for what they are.
+        if self.secrets:
+            form.append(["secrets", sorted(self.secrets.items())])
+        for name, given in (("restart", self.restart), ("limits", self.limits)):
+            if changed := changed_fields(given):
+                form.append([name, changed])
         return hashlib.sha256(json.dumps(form).encode()).hexdigest()
 
 
@@ -155,7 +136,11 @@ _ALIVE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunExit:
-    """How a run ended: exactly one of the first four says so."""
+    """How a run ended: exactly one of the first four says so.
+
+    reason: what ended it, if neither the app itself nor a call did
+    (`RuntimeExit.reason` in `runtime.proto`).
+    """
 
     exit_code: int | None = None
     signal: int | None = None
@@ -163,6 +148,17 @@ class RunExit:
     supervisor_lost: bool = False
     time: datetime
     duration: timedelta
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastRun:
+    """A run of the same supervisor that has ended."""
+
+    run_id: str
+    pid: int
+    start_time: datetime
+    exit: RunExit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +167,12 @@ class RunStatus:
 
     start_failure: for FAILED, the reason code of the failed start
     (`command_not_found`, `command_not_executable`, `directory_invalid`, `start_error`).
+    restarts: starts that no call asked for since the last one that was asked for.
+    next_restart_time: in BACKOFF, when the app is started again.
+    past: the last runs before this one (at most 32), oldest first, so that
+    whoever was away learns of each.
+    first_cursor: at or below the sequence number of the run's start marker.
+    this_boot: whether the host has not been restarted since.
     """
 
     supervisor_id: str
@@ -183,9 +185,56 @@ class RunStatus:
     ready_time: datetime | None = None
     exit: RunExit | None = None
     restarts: int = 0
+    next_restart_time: datetime | None = None
     reason: str = ""
     start_failure: str = ""
     release_id: str = ""
+    past: tuple[PastRun, ...] = ()
+    first_cursor: int = 0
+    this_boot: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the processes of an app use, by one look.
+
+    cpu_percent: share of one processor since the look before, else since the
+    app's start. resident_bytes: of the tree. cpu_time: of the present processes.
+    """
+
+    cpu_percent: float
+    cpu_time: timedelta
+    resident_bytes: int
+    process_count: int
+    open_file_count: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """How a helper command ended: exactly one of the first four says so.
+
+    output: the last 4 KiB of what it printed.
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    start_error: str | None = None
+    output: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeTarget:
+    """The run that is checked. env: the whole environment of the app, secrets included."""
+
+    project_id: str
+    log_id: str
+    run_id: str
+    pid: int
+    first_cursor: int
+    directory: Path
+    env: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +245,10 @@ class ProbeResult:
     probe: str
     reason: str
     checked_at: datetime
+    duration: timedelta = timedelta(0)
+    exit_code: int | None = None
     http_status: int | None = None
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +261,20 @@ class Runtime:
     revision: int
     status: RunStatus | None = None
     health: ProbeResult | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeChanges:
+    """What a watcher of apps is told: whole states, and where to go on.
+
+    complete: `runtimes` are all there are; what else the watcher knows is gone.
+    """
+
+    runtimes: tuple[Runtime, ...]
+    deleted: tuple[str, ...]
+    revision: int
+    complete: bool = False
 
 
 # Log ------------------------------------------------------------------------
@@ -394,6 +460,7 @@ class EventFilter:
     project_id: str = ""
     cycle_id: str = ""
     event_types: tuple[str, ...] = ()
+    run_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,10 +89,11 @@ class Operations:
         if operation is not None:
             await asyncio.shield(operation.done)
 
-    async def settle(self, project_id: str) -> None:
-        """Returns when the operation is over, however it ended."""
-        operation = self._running.get(project_id)
-        if operation is not None:
+    async def settle(self, project_id: str, *names: str) -> None:
+        """Returns when nothing is being done, or none of the operations `names`."""
+        while (operation := self._running.get(project_id)) is not None:
+            if names and operation.name not in names:
+                return
             await asyncio.wait([operation.done])
 
 

@@ -6,24 +6,27 @@ per port (`tests/contract`) runs on both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from att_server.core.model import (
+    CommandResult,
     Event,
     EventFilter,
-    HttpProbe,
     LogBounds,
     LogPage,
     ProbeResult,
+    ProbeTarget,
     Project,
     RequestClaim,
     RunSpec,
     RunStatus,
-    RuntimeSettings,
+    Usage,
 )
+from att_server.core.settings import NotifySettings, Probe, RuntimeSettings
 
 
 class Clock(Protocol):
@@ -56,16 +59,24 @@ class StateStore(Protocol):
         """All projects, by id."""
         ...
 
-    async def put_project(self, project: Project, *events: Event) -> None:
-        """Inserts or replaces the project with its id."""
+    async def put_project(
+        self, project: Project, *events: Event, claim: RequestClaim | None = None
+    ) -> RequestClaim | None:
+        """Inserts or replaces the project with its id.
+
+        claim: is kept with it. Where one is kept under its id already, that one
+        is returned and nothing changes; otherwise None.
+        """
         ...
 
     async def delete_project(self, project_id: str, *events: Event) -> None:
         """Removes the project; without effect if there is none."""
         ...
 
-    async def append_events(self, *events: Event) -> None:
-        """Appends events in order."""
+    async def append_events(
+        self, *events: Event, outcomes: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Appends events in order, and keeps what claimed requests began, by request id."""
         ...
 
     async def list_events(
@@ -88,6 +99,14 @@ class StateStore(Protocol):
 
     async def next_epoch(self) -> int:
         """A number that is higher than every one returned before, from 1."""
+        ...
+
+    async def number(self, name: str) -> int | None:
+        """The number that is kept under `name`, None if there is none."""
+        ...
+
+    async def raise_number(self, name: str, value: int) -> None:
+        """Keeps `value` under `name`, unless a number that is not lower is kept there."""
         ...
 
     async def aclose(self) -> None:
@@ -163,11 +182,23 @@ class RuntimeDriver(Protocol):
         """
         ...
 
-    async def start(self, spec: RunSpec) -> RunStatus:
+    async def start(self, spec: RunSpec, *, after_loss: bool = False) -> RunStatus:
         """Starts the app; returns when it runs, or FAILED with `start_failure`.
 
-        The project has no live app. Raises SUPERVISOR_UNREACHABLE if no
-        supervisor could be had.
+        The project has no live app. From then on the supervisor starts it
+        again as `spec.restart` says, by itself.
+
+        after_loss: the last run was lost with its supervisor, which counts as a
+        failure: returns in BACKOFF, or FAILED with `crash_loop`. Raises
+        SUPERVISOR_UNREACHABLE if no supervisor could be had.
+        """
+        ...
+
+    async def start_now(self, project_id: str) -> RunStatus | None:
+        """Starts the app that waits in BACKOFF at once, as if a call had asked for it.
+
+        Returns when it runs, or FAILED; in another state returns that. None if
+        it never ran. Raises SUPERVISOR_UNREACHABLE.
         """
         ...
 
@@ -179,8 +210,21 @@ class RuntimeDriver(Protocol):
         """
         ...
 
-    async def set_ready(self, project_id: str, run_id: str) -> None:
-        """Notes that the run is ready; without effect if it is another run now."""
+    async def set_ready(self, project_id: str, run_id: str, *, ready: bool = True) -> None:
+        """Notes that the run is ready, or no longer; without effect if it is another run now."""
+        ...
+
+    async def fail(self, project_id: str, run_id: str, reason: str) -> None:
+        """Has the run ended as a failure, which its restart policy then answers.
+
+        reason: `liveness_failed` or `startup_deadline`. Returns when the end
+        has begun; without effect if it is another run now, or it ends already.
+        Raises SUPERVISOR_UNREACHABLE.
+        """
+        ...
+
+    async def usage(self, project_ids: Collection[str]) -> Mapping[str, Usage]:
+        """What the apps use now; absent for those that do not run. One look for all."""
         ...
 
     async def signal(self, project_id: str, number: int) -> None:
@@ -199,16 +243,36 @@ class RuntimeDriver(Protocol):
 class Prober(Protocol):
     """Checks apps from outside."""
 
-    async def probe(self, probe: HttpProbe, *, pid: int) -> ProbeResult:
+    async def probe(self, probe: Probe, target: ProbeTarget) -> ProbeResult:
         """Checks once, within the probe's timeout. Never raises for a failed check.
 
-        pid: the app's main process; an answer from a socket that no process of
-        its tree owns is `port_owned_by_other_process`.
+        An answer on a local port from a socket that no process of the target's
+        tree owns is `port_owned_by_other_process`.
         """
         ...
 
     async def aclose(self) -> None:
         """Closes all connections."""
+        ...
+
+
+class CommandRunner(Protocol):
+    """Runs short helper commands: probes and notifications."""
+
+    async def run(
+        self,
+        command: Sequence[str],
+        *,
+        directory: Path,
+        env: Mapping[str, str],
+        timeout: timedelta,
+        input: bytes = b"",  # noqa: A002 - as subprocess.run calls it
+    ) -> CommandResult:
+        """Runs the command and ends whatever it leaves behind, also if the server dies.
+
+        input: is its standard input, at most 64 KiB. Never raises for a failed
+        command. Cancelling ends the command.
+        """
         ...
 
 
@@ -232,5 +296,36 @@ class SettingsReader(Protocol):
         """The `[runtime]` table of the project's `att.toml`; empty without one.
 
         Raises SETTINGS_INVALID, with line and key, or PROJECT_PATH_INVALID.
+        """
+        ...
+
+    async def notify(self, project: Project) -> NotifySettings | None:
+        """The `[notify]` table of the project's `att.toml`, None without one.
+
+        Raises SETTINGS_INVALID, with line and key, or PROJECT_PATH_INVALID.
+        """
+        ...
+
+    async def env_file(self, project: Project, path: str) -> Mapping[str, str]:
+        """The variables of a file in dotenv form; `path` is against the project's directory.
+
+        Raises SETTINGS_INVALID, with the line and never a value.
+        """
+        ...
+
+
+class TemplateStore(Protocol):
+    """Holds the templates that fill the directory of a new project."""
+
+    def names(self) -> Sequence[str]:
+        """The templates' names, sorted."""
+        ...
+
+    async def fill(self, name: str, directory: Path) -> None:
+        """Makes the directory, or fills the empty one: with the whole template or nothing.
+
+        name: one of `names`. directory: absolute. Without effect if it holds
+        exactly the template already. Raises PROJECT_PATH_INVALID if it holds
+        anything else or cannot be written, STORAGE_FULL.
         """
         ...

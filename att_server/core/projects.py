@@ -10,17 +10,12 @@ from pathlib import Path
 
 from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason, project_not_found
-from att_server.core.model import (
-    DesiredState,
-    Event,
-    Project,
-    ProjectMode,
-    RequestClaim,
-    RuntimeSettings,
-)
+from att_server.core.model import DesiredState, Event, Project, ProjectMode, RequestClaim
 from att_server.core.pages import page_of
 from att_server.core.ports import Clock, LogStore, SettingsReader, StateStore
-from att_server.core.requests import claim
+from att_server.core.requests import claim, same_request
+from att_server.core.settings import RuntimeSettings
+from att_server.core.templates import Templates
 
 
 class ProjectManager:
@@ -32,19 +27,27 @@ class ProjectManager:
         store: StateStore,
         logs: LogStore,
         settings: SettingsReader,
+        templates: Templates,
         clock: Clock,
         stored: Bell,
         is_directory: Callable[[Path], bool],
         released: Callable[[str], AbstractAsyncContextManager[None]],
+        desired_changed: Callable[[str], None],
     ) -> None:
-        """released: entered around a deletion; raises where the app runs or is being started."""
+        """released: entered around a deletion; raises where the app runs or is being started.
+
+        desired_changed: told of each project that was created or whose app is
+        desired otherwise.
+        """
         self._store = store
         self._logs = logs
         self._settings = settings
+        self._templates = templates
         self._clock = clock
         self._stored = stored
         self._is_directory = is_directory
         self._released = released
+        self._desired_changed = desired_changed
         self._projects: dict[str, Project] = {}
         # Held over writes, which the store takes one at a time anyway: two changes of
         # one project must not begin from the same state of it.
@@ -70,25 +73,42 @@ class ProjectManager:
         return page_of(self._projects, page_size, page_token)
 
     async def create(
-        self, project_id: str, path: str, runtime: RuntimeSettings, *, principal: str
+        self,
+        project_id: str,
+        path: str,
+        runtime: RuntimeSettings,
+        *,
+        template: str = "",
+        principal: str,
     ) -> Project:
         """Creates the project, or returns the one with this id and an equal specification.
 
-        path: absolute, of an existing directory. Raises PROJECT_SPEC_CONFLICT,
-        PROJECT_PATH_INVALID.
+        path: absolute, of an existing directory; with a `template`, of one that
+        is empty or absent and is filled first. Raises PROJECT_SPEC_CONFLICT,
+        PROJECT_PATH_INVALID, FIELD_INVALID for an unknown template.
         """
-        directory = self._directory(path)
+        if template:
+            self._templates.check(template, path)
+            directory = Path(path)
+        else:
+            directory = self._directory(path)
         async with self._changes:
             existing = self._projects.get(project_id)
             if existing is not None:
-                if existing.path == directory and existing.runtime == runtime:
+                if (
+                    existing.path == directory
+                    and existing.runtime == runtime
+                    and (not template or await self._templates.used(project_id) == template)
+                ):
                     return existing
                 raise AttError(
                     Reason.PROJECT_SPEC_CONFLICT,
-                    f"A project {project_id!r} exists with another path or settings. "
+                    f"A project {project_id!r} exists with another path, template or settings. "
                     "Update it, or choose another id.",
                     project_id=project_id,
                 )
+            if template:
+                await self._templates.fill(template, directory)
             # What a deletion that was cut short left behind belongs to another life.
             await self._logs.delete(project_id)
             now = self._clock.now()
@@ -103,7 +123,9 @@ class ProjectManager:
                 create_time=now,
                 update_time=now,
             )
-            await self._put(project, "project.created", principal, {"path": str(directory)})
+            attributes = {"path": str(directory)} | ({"template": template} if template else {})
+            await self._put(project, "project.created", principal, attributes)
+            self._desired_changed(project_id)
             return project
 
     async def update(
@@ -135,11 +157,15 @@ class ProjectManager:
         desired: DesiredState,
         runtime: RuntimeSettings | None,
         event: Event,
-    ) -> None:
+        *,
+        request: RequestClaim | None = None,
+    ) -> RequestClaim | None:
         """Stores what the app is meant to be, with the event that says who wants it.
 
         runtime: what the start was given over the project's settings; None:
-        unchanged. Raises PROJECT_NOT_FOUND.
+        unchanged. request: of the call, claimed with it; one that was claimed
+        before is returned and nothing changes. Raises PROJECT_NOT_FOUND,
+        REQUEST_ID_REUSED.
         """
         async with self._changes:
             project = self.get(project_id)
@@ -148,9 +174,15 @@ class ProjectManager:
                 desired=desired,
                 desired_runtime=project.desired_runtime if runtime is None else runtime,
             )
-            await self._store.put_project(changed, event)
+            new = request if request is not None and request.request_id else None
+            known = await self._store.put_project(changed, event, claim=new)
+            if new is not None and known is not None:
+                return same_request(new, known)
             self._projects[project_id] = changed
             self._stored.ring()
+        if changed.desired is not project.desired:
+            self._desired_changed(project_id)
+        return None
 
     async def delete(self, project_id: str, *, request_id: str, principal: str) -> None:
         """Removes the project and its log; its own directory is not touched.
@@ -195,6 +227,15 @@ class ProjectManager:
         Raises SETTINGS_INVALID, PROJECT_PATH_INVALID, NOT_IMPLEMENTED.
         """
         return project.runtime.over(await self._settings.read(project))
+
+    async def secrets(self, project: Project, settings: RuntimeSettings) -> Mapping[str, str]:
+        """What the `env_file` of the settings gives; empty without one.
+
+        Raises SETTINGS_INVALID.
+        """
+        if settings.env_file is None:
+            return {}
+        return await self._settings.env_file(project, settings.env_file)
 
     def _directory(self, path: str) -> Path:
         directory = Path(path)

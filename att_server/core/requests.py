@@ -15,7 +15,11 @@ async def claim(store: StateStore, request: RequestClaim) -> RequestClaim | None
     """
     if not request.request_id:
         return None
-    known = await store.claim_request(request)
+    return same_request(request, await store.claim_request(request))
+
+
+def same_request(request: RequestClaim, known: RequestClaim | None) -> RequestClaim | None:
+    """`known`, which was kept under the same id. Raises REQUEST_ID_REUSED as `claim`."""
     if known is not None and (known.method, known.digest) != (request.method, request.digest):
         raise AttError(
             Reason.REQUEST_ID_REUSED,

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from att_server.core.bell import Bell
-from att_server.core.errors import AttError
-from att_server.core.model import (
-    Event,
-    EventFilter,
-    ProbeResult,
-    Project,
-    RunExit,
-    RunStatus,
-    Runtime,
-    RuntimeState,
-)
-from att_server.core.ports import Clock, StateStore
+from att_server.core.model import ProbeResult, Project, RunStatus, Runtime, RuntimeState
+from att_server.core.run_events import RunEvents
 
-STORE_RETRY = timedelta(seconds=1)
+MAX_DELETED = 10_000
+"""How many deleted projects a watcher that comes back can still be told of."""
 
-log = logging.getLogger(__name__)
+_ALL = ""
 
 
 @dataclass(slots=True)
 class Entry:
-    """What is known of one project's app."""
+    """What is known of one project's app.
+
+    ready_run_id: the last run that is known to have been ready at some time.
+    """
 
     status: RunStatus | None = None
     health: ProbeResult | None = None
     revision: int = 0
-    cancel_probing: Callable[[], object] | None = None
+    ready_run_id: str = ""
     changed: Bell = field(default_factory=Bell)
 
     @property
@@ -42,48 +34,68 @@ class Entry:
         """Whether the app runs or may run."""
         return self.status is not None and self.status.state.alive
 
-    def stop_probing(self) -> None:
-        """Ends the probing of the run, if it is probed."""
-        if self.cancel_probing is not None:
-            self.cancel_probing()
-            self.cancel_probing = None
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """Ids of projects whose apps are shown differently, and of deleted ones, oldest first."""
+
+    changed: tuple[str, ...]
+    deleted: tuple[str, ...]
 
 
 class RunTable:
     """Holds the last word on every run. The driver's listener.
 
-    Every change gets a revision; starts and ends become events, each once.
+    Every change gets a revision of its own. What runs go through becomes events.
     """
 
     def __init__(
         self,
         *,
-        store: StateStore,
-        clock: Clock,
-        stored: Bell,
+        events: RunEvents,
         first_revision: int,
         log_grew: Callable[[str], None],
+        lost: Callable[[str], None] = lambda _: None,
     ) -> None:
         """first_revision: above every revision that an earlier server gave.
 
-        stored: rung when events were stored. log_grew: told of growth and ends.
+        log_grew: told of growth and ends. lost: told of apps that went down with
+        their supervisor, on the event loop.
         """
-        self._store = store
-        self._clock = clock
-        self._stored = stored
-        self._log_grew = log_grew
-        self._entries: dict[str, Entry] = {}
-        self._unstored: asyncio.Queue[Event] = asyncio.Queue()
+        self.events = events
         self.revision = first_revision
+        self._log_grew = log_grew
+        self._lost = lost
+        # Both in the order of their revisions: the last changed is the last.
+        self._entries: dict[str, Entry] = {}
+        self._deleted: dict[str, int] = {}
+        self._known_since = first_revision
+        self._bells: dict[str, set[Bell]] = {}
 
     def entry(self, project_id: str) -> Entry:
         """What is known of the project's app; empty at first."""
-        return self._entries.setdefault(project_id, Entry())
+        entry = self._entries.get(project_id)
+        if entry is None:
+            entry = self._entries[project_id] = Entry()
+            self._deleted.pop(project_id, None)
+            self._changed(project_id, entry)
+        return entry
+
+    def project_changed(self, project_id: str) -> None:
+        """The project was created, or its app is desired otherwise."""
+        self._changed(project_id, self.entry(project_id))
 
     def drop(self, project_id: str) -> None:
         """Forgets a deleted project and ends the streams that follow it."""
-        del self._entries[project_id]
+        self._entries.pop(project_id, None)
+        self.events.forget(project_id)
         self.revision += 1
+        self._deleted.pop(project_id, None)
+        self._deleted[project_id] = self.revision
+        if len(self._deleted) > MAX_DELETED:
+            oldest = next(iter(self._deleted))
+            self._known_since = self._deleted.pop(oldest)
+        self._ring(project_id)
         self._log_grew(project_id)
 
     def runtime(self, project: Project) -> Runtime:
@@ -105,117 +117,117 @@ class RunTable:
             return ""
         return entry.status.run_id
 
-    # Told by the driver -----------------------------------------------------
+    def alive(self) -> Mapping[str, str]:
+        """The present run's id by project id, of all apps that run or may run."""
+        return {
+            project_id: entry.status.run_id
+            for project_id, entry in self._entries.items()
+            if entry.status is not None and entry.status.state.alive
+        }
+
+    # Told by the driver and by who checks ------------------------------------
+
+    def adopted(self, statuses: Mapping[str, RunStatus]) -> None:
+        """Shows what was found at start, and has reported what happened meanwhile."""
+        for project_id, status in statuses.items():
+            entry = self.entry(project_id)
+            if entry.status is None:  # else the driver has told something newer
+                self._show(project_id, entry, status)
+                self.events.note(project_id, status, adopted=True)
 
     def run_changed(self, project_id: str, status: RunStatus) -> None:
-        """Shows the status, reports starts and ends, and wakes who waits."""
+        """Shows the status, has reported what it tells, and wakes who waits."""
         entry = self.entry(project_id)
         before = entry.status
         if status == before:
             return
         if before is None or before.run_id != status.run_id:
             entry.health = None
-        self._show(entry, status)
-        for event in _differences(before, status):
-            self._report(event, project_id, status)
-        if not status.state.alive:
-            entry.stop_probing()
+        self._show(project_id, entry, status)
+        self.events.note(project_id, status)
         self._log_grew(project_id)
+        if status.state is RuntimeState.EXITED and status.reason == "supervisor_lost":
+            self._lost(project_id)
 
     def log_grew(self, project_id: str) -> None:
         """There are more records in the project's log."""
         self._log_grew(project_id)
 
     def health_checked(self, project_id: str, run_id: str, result: ProbeResult) -> None:
-        """Shows the outcome of a check, unless another run has begun meanwhile."""
+        """Shows the outcome of a check, unless another run has begun meanwhile.
+
+        A later check with the same outcome is no change that watchers are told.
+        """
         entry = self.entry(project_id)
-        if entry.status is not None and entry.status.run_id == run_id:
-            entry.health = result
-            self._show(entry, entry.status)
-
-    # Events -----------------------------------------------------------------
-
-    async def note_adopted(self, project_id: str, status: RunStatus) -> None:
-        """Shows what was found at start, and reports what happened meanwhile."""
-        self._show(self.entry(project_id), status)
-        if not status.run_id:
+        if entry.status is None or entry.status.run_id != run_id:
             return
-        reported, _ = await self._store.list_events(
-            EventFilter(project_id=project_id, event_types=("runtime.",)),
-            cursor=0,
-            limit=50,
-            tail=True,
-        )
-        known = {event.event_type for event in reported if event.run_id == status.run_id}
-        for event_type in _differences(None, status):
-            if event_type not in known:
-                self._report(event_type, project_id, status)
-        if status.state.alive:
-            self._report("runtime.adopted", project_id, status)
+        before, entry.health = entry.health, result
+        if before is None or _verdict(before) != _verdict(result):
+            self._changed(project_id, entry)
 
-    async def store_events(self) -> None:
-        """Stores reported events as they come, for ever; retries while it cannot."""
-        while True:
-            batch = [await self._unstored.get()]
-            while not self._unstored.empty():
-                batch.append(self._unstored.get_nowait())
-            while True:
-                try:
-                    await self._store.append_events(*batch)
-                    break
-                except AttError as error:
-                    log.error("events cannot be stored: %s", error.message)
-                    await self._clock.sleep(STORE_RETRY)
-            self._stored.ring()
+    # Told to watchers ---------------------------------------------------------
 
-    async def flush_events(self) -> None:
-        """Stores what is still due, once; called last."""
-        due = [self._unstored.get_nowait() for _ in range(self._unstored.qsize())]
-        if due:
-            await self._store.append_events(*due)
+    def knows_since(self, revision: int) -> bool:
+        """Whether `changed_since` has all that changed after `revision`."""
+        return self._known_since <= revision <= self.revision
 
-    def _show(self, entry: Entry, status: RunStatus) -> None:
-        self.revision += 1
+    def changed_since(self, revision: int) -> Changes:
+        """What has changed after `revision`, in time that grows with that only."""
+        changed = []
+        for project_id, entry in reversed(self._entries.items()):
+            if entry.revision <= revision:
+                break
+            changed.append(project_id)
+        deleted = []
+        for project_id, at in reversed(self._deleted.items()):
+            if at <= revision:
+                break
+            deleted.append(project_id)
+        return Changes(changed=tuple(reversed(changed)), deleted=tuple(reversed(deleted)))
+
+    @contextmanager
+    def listening(self, project_ids: Collection[str]) -> Iterator[Bell]:
+        """A bell that rings at every change of these projects; empty: of all."""
+        bell = Bell()
+        watched = project_ids or (_ALL,)
+        for project_id in watched:
+            self._bells.setdefault(project_id, set()).add(bell)
+        try:
+            yield bell
+        finally:
+            for project_id in watched:
+                bells = self._bells[project_id]
+                bells.discard(bell)
+                if not bells:
+                    del self._bells[project_id]
+
+    @property
+    def listeners(self) -> int:
+        """How many watchers there are for each of the watched projects, added up."""
+        return sum(map(len, self._bells.values()))
+
+    # ------------------------------------------------------------------------
+
+    def _show(self, project_id: str, entry: Entry, status: RunStatus) -> None:
         entry.status = status
+        if status.ready_time is not None:
+            entry.ready_run_id = status.run_id
+        self._changed(project_id, entry)
+
+    def _changed(self, project_id: str, entry: Entry) -> None:
+        self.revision += 1
         entry.revision = self.revision
+        del self._entries[project_id]
+        self._entries[project_id] = entry
         entry.changed.ring()
+        self._ring(project_id)
 
-    def _report(self, event_type: str, project_id: str, status: RunStatus) -> None:
-        self._unstored.put_nowait(
-            Event(
-                event_type=event_type,
-                time=self._clock.now(),
-                project_id=project_id,
-                run_id=status.run_id,
-                reason=status.reason,
-                attributes=_facts(event_type, status),
-            )
-        )
+    def _ring(self, project_id: str) -> None:
+        for name in (_ALL, project_id):
+            for bell in self._bells.get(name, ()):
+                bell.ring()
 
 
-def _differences(before: RunStatus | None, status: RunStatus) -> list[str]:
-    """The types of the events between two states of one app."""
-    if before is not None and before.run_id != status.run_id:
-        before = None
-    events = []
-    if status.pid and not (before and before.pid):
-        events.append("runtime.started")
-    if status.ready_time is not None and not (before and before.ready_time):
-        events.append("runtime.ready")
-    if status.exit is not None and not (before and before.exit):
-        events.append("runtime.ended")
-    return events
-
-
-def _facts(event_type: str, status: RunStatus) -> Mapping[str, str]:
-    if event_type != "runtime.ended" or status.exit is None:
-        return {"pid": str(status.pid), "supervisor_id": status.supervisor_id}
-    return {"cause": _cause(status.exit), "seconds": f"{status.exit.duration.total_seconds():.3f}"}
-
-
-def _cause(ended: RunExit) -> str:
-    if ended.exit_code is not None:
-        return f"exit_code {ended.exit_code}"
-    if ended.signal is not None:
-        return f"signal {ended.signal}"
-    return f"start_error {ended.start_error}" if ended.start_error else "supervisor_lost"
+def _verdict(result: ProbeResult) -> tuple[object, ...]:
+    """What of a check is worth telling; its time and duration differ from check to check."""
+    return (result.healthy, result.probe, result.reason, result.exit_code, result.http_status)

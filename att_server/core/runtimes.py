@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
 from att_server.core.background import Background
 from att_server.core.errors import AttError, Reason
-from att_server.core.launch import not_ready, run_spec, settings_digest, start_failed
+from att_server.core.health import HealthMonitor
+from att_server.core.launch import Launch, Launcher, not_ready, settings_digest, start_failed
 from att_server.core.model import (
     DesiredState,
     Event,
+    ProbeResult,
     Project,
     RequestClaim,
+    RunSpec,
     RunStatus,
     Runtime,
-    RuntimeSettings,
+    RuntimeChanges,
     RuntimeState,
 )
 from att_server.core.operations import Operations
 from att_server.core.pages import page_of
-from att_server.core.ports import Clock, CommandFinder, RuntimeDriver, StateStore
-from att_server.core.readiness import Readiness
+from att_server.core.ports import Clock, RuntimeDriver, StateStore
+from att_server.core.recovery import RECOVERY, Recoverer
 from att_server.core.requests import claim
 from att_server.core.run_table import Entry, RunTable
+from att_server.core.runtime_watch import watch
+from att_server.core.settings import Probe, RuntimeSettings
+from att_server.core.usage import UsageMeter
 
 LAST_LINES = 20
 """How many lines a failed start quotes."""
-
-log = logging.getLogger(__name__)
 
 
 class Projects(Protocol):
@@ -45,14 +49,16 @@ class Projects(Protocol):
         """All projects, by id."""
         ...
 
-    async def effective(self, project: Project) -> RuntimeSettings:
-        """The project's settings as a start would use them."""
-        ...
-
     async def set_desired(
-        self, project_id: str, desired: DesiredState, runtime: RuntimeSettings | None, event: Event
-    ) -> None:
-        """Stores what the app is meant to be."""
+        self,
+        project_id: str,
+        desired: DesiredState,
+        runtime: RuntimeSettings | None,
+        event: Event,
+        *,
+        request: RequestClaim | None = None,
+    ) -> RequestClaim | None:
+        """Stores what the app is meant to be, unless the request was claimed before."""
         ...
 
 
@@ -66,51 +72,86 @@ class RuntimeManager:
         runs: RunTable,
         store: StateStore,
         driver: RuntimeDriver,
-        readiness: Readiness,
-        commands: CommandFinder,
+        health: HealthMonitor,
+        launcher: Launcher,
+        operations: Operations,
+        recoverer: Recoverer,
         clock: Clock,
         background: Background,
-        inherited_env: Mapping[str, str],
         last_lines: Callable[[str, int], Awaitable[list[str]]],
     ) -> None:
-        """inherited_env: what apps get of the server's environment.
-
-        last_lines: the text of the last lines of a project's log.
-        """
+        """last_lines: the text of the last lines of a project's log."""
         self._projects = projects
         self._runs = runs
         self._store = store
         self._driver = driver
-        self._readiness = readiness
-        self._operations = Operations(background)
-        self._commands = commands
+        self._health = health
+        self._launcher = launcher
+        self._operations = operations
+        self._recoverer = recoverer
         self._clock = clock
         self._background = background
-        self._inherited_env = inherited_env
         self._last_lines = last_lines
+        self._usage = UsageMeter(driver=driver, clock=clock, running=runs.alive)
 
     async def open(self) -> None:
         """Adopts what runs, then brings every app to its desired state in the background."""
         projects = self._projects.all()
-        adopted = await self._driver.adopt(
-            {project_id: project.log_id for project_id, project in projects.items()}, self._runs
+        for project_id in projects:
+            self._runs.entry(project_id)
+        self._runs.adopted(
+            await self._driver.adopt(
+                {project_id: project.log_id for project_id, project in projects.items()}, self._runs
+            )
         )
-        for project_id, status in adopted.items():
-            await self._runs.note_adopted(project_id, status)
-        self._background.start("runtime events", self._runs.store_events)
-        for project in projects.values():
-            self._reconcile(project)
+        self._background.start("runtime events", self._runs.events.run)
+        for project_id in projects:
+            self._recoverer.look_after(project_id)
 
-    # Calls ------------------------------------------------------------------
+    # Looking ----------------------------------------------------------------
 
     def get(self, project_id: str) -> Runtime:
-        """The app's state. Raises PROJECT_NOT_FOUND."""
+        """The app's state, without its usage. Raises PROJECT_NOT_FOUND."""
         return self._runs.runtime(self._projects.get(project_id))
 
     def list(self, page_size: int, page_token: str) -> tuple[list[Runtime], str, int]:
         """A page of up to `page_size` apps by project id, the next token, the revision."""
         projects, token = page_of(self._projects.all(), page_size, page_token)
         return [self._runs.runtime(project) for project in projects], token, self._runs.revision
+
+    async def measured(self, runtimes: Sequence[Runtime]) -> Sequence[Runtime]:
+        """The same with the usage of those that run, at most 1 s old where it is known."""
+        found = []
+        for runtime in runtimes:
+            if runtime.state.alive and runtime.status is not None:
+                usage = await self._usage.usage(runtime.project_id, runtime.status.run_id)
+                found.append(replace(runtime, usage=usage))
+            else:
+                found.append(runtime)
+        return found
+
+    def watch(
+        self, project_ids: Sequence[str], after_revision: int, progress_interval: timedelta
+    ) -> AsyncGenerator[RuntimeChanges, None]:
+        """What changed after `after_revision`, then every change; see `runtime_watch.watch`."""
+        return watch(
+            self._runs,
+            self._projects.all,
+            project_ids,
+            after_revision=after_revision,
+            progress_interval=progress_interval,
+        )
+
+    async def check(self, project_id: str, probe: Probe | None) -> ProbeResult:
+        """Checks the app once, now: by `probe`, else its readiness probe, else its process.
+
+        Raises PROJECT_NOT_FOUND and what is wrong with the settings.
+        """
+        project = self._projects.get(project_id)
+        launch = await self._launcher.plan(project, project.desired_runtime)
+        return await self._health.check(project, launch.spec, probe or launch.settings.readiness)
+
+    # Calls ------------------------------------------------------------------
 
     async def start(
         self,
@@ -124,28 +165,28 @@ class RuntimeManager:
     ) -> Runtime:
         """Starts the app, or returns the one that runs with an equal specification.
 
+        An app that waits to be started again is started at once.
         wait_ready: returns when it is ready instead of when it runs, within
         `timeout`. The app runs on whatever becomes of the caller. Raises
         RUNTIME_SPEC_CONFLICT, RUNTIME_START_FAILED, RUNTIME_NOT_READY,
         PROJECT_BUSY and what is wrong with the settings.
         """
         project = self._projects.get(project_id)
+        launch = await self._launcher.checked(project, overrides)
+        request = self._request("StartRuntime", project_id, overrides, request_id)
+        await self._operations.settle(project_id, "start", RECOVERY)
         entry = self._runs.entry(project_id)
-        settings = await self._checked_settings(project, overrides)
-        known = await self._claim("StartRuntime", project_id, overrides, request_id)
-        while self._operations.current(project_id) == "start":
-            await self._operations.settle(project_id)
-        if not _begun(known, entry):
+        if entry.status is None or entry.status.state not in _GOING_ON:
+            await self._do(
+                project_id,
+                "start",
+                lambda: self._start(project, launch, overrides, principal, request),
+            )
+        else:
             self._operations.refuse_if_busy(project_id)
-            if entry.alive:
-                self._refuse_other_spec(project, settings, entry)
-            else:
-                await self._do(
-                    project_id,
-                    "start",
-                    lambda: self._start(project, settings, overrides, principal),
-                )
-        await self._set_outcome(request_id, entry)
+            if not _begun(await claim(self._store, request), entry):
+                _refuse_other_spec(launch.spec, entry)
+        self._note_outcome(request, entry)
         return await self._started(project_id, entry, wait_ready, timeout)
 
     async def stop(self, project_id: str, *, grace: timedelta | None, principal: str) -> Runtime:
@@ -155,8 +196,7 @@ class RuntimeManager:
         PROJECT_NOT_FOUND, PROJECT_BUSY, SUPERVISOR_UNREACHABLE.
         """
         self._projects.get(project_id)
-        while self._operations.current(project_id) == "start":
-            await self._operations.settle(project_id)
+        await self._operations.settle(project_id, "start", RECOVERY)
         if self._operations.current(project_id) == "stop":
             await self._operations.join(project_id)
         else:
@@ -179,17 +219,17 @@ class RuntimeManager:
         overrides: over what the last start was given. Raises as `start` and `stop`.
         """
         project = self._projects.get(project_id)
-        entry = self._runs.entry(project_id)
         wanted = overrides.over(project.desired_runtime)
-        settings = await self._checked_settings(project, wanted)
-        known = await self._claim("RestartRuntime", project_id, overrides, request_id)
-        if not _begun(known, entry):
-            await self._do(
-                project_id,
-                "restart",
-                lambda: self._restart(project, settings, wanted, grace, principal),
-            )
-        await self._set_outcome(request_id, entry)
+        launch = await self._launcher.checked(project, wanted)
+        request = self._request("RestartRuntime", project_id, overrides, request_id)
+        await self._operations.settle(project_id, RECOVERY)
+        entry = self._runs.entry(project_id)
+        await self._do(
+            project_id,
+            "restart",
+            lambda: self._restart(project, launch, wanted, grace, principal, request),
+        )
+        self._note_outcome(request, entry)
         return await self._started(project_id, entry, wait_ready, timeout)
 
     async def signal(
@@ -197,17 +237,14 @@ class RuntimeManager:
     ) -> Runtime:
         """Sends a signal to the app's main process. Raises RUNTIME_NOT_RUNNING."""
         self._projects.get(project_id)
-        known = await claim(
-            self._store,
-            RequestClaim(
-                request_id=request_id,
-                method="SignalRuntime",
-                digest=f"{project_id} {number}",
-                project_id=project_id,
-                time=self._clock.now(),
-            ),
+        request = RequestClaim(
+            request_id=request_id,
+            method="SignalRuntime",
+            digest=f"{project_id} {number}",
+            project_id=project_id,
+            time=self._clock.now(),
         )
-        if known is None:
+        if await claim(self._store, request) is None:
             await self._store.append_events(
                 self._event("runtime.signalled", project_id, principal, signal=number)
             )
@@ -220,6 +257,7 @@ class RuntimeManager:
 
         Raises PROJECT_NOT_STOPPED, PROJECT_BUSY.
         """
+        await self._operations.settle(project_id, RECOVERY)
         self._operations.refuse_if_busy(project_id)
         if self._runs.entry(project_id).alive:
             raise AttError(
@@ -233,60 +271,92 @@ class RuntimeManager:
         finally:
             self._operations.vacate(project_id)
             if project_id not in self._projects.all():
+                self._health.forget(project_id)
                 self._runs.drop(project_id)
                 await self._driver.forget(project_id)
 
     # Operations -------------------------------------------------------------
 
-    async def _checked_settings(
-        self, project: Project, overrides: RuntimeSettings
-    ) -> RuntimeSettings:
-        """The settings of a start, checked as far as one can without starting."""
-        settings = overrides.over(await self._projects.effective(project))
-        spec = run_spec(project, settings, self._inherited_env)
-        await self._commands.check(spec.command, directory=spec.directory, env=spec.env)
-        return settings
-
-    def _refuse_other_spec(self, project: Project, settings: RuntimeSettings, entry: Entry) -> None:
-        spec = run_spec(project, settings, self._inherited_env)
-        if entry.status is not None and entry.status.spec_digest != spec.digest():
-            raise AttError(
-                Reason.RUNTIME_SPEC_CONFLICT,
-                f"The app of {project.project_id!r} runs with other settings. "
-                "Restart it to use these, or stop it first.",
-                project_id=project.project_id,
-                run_id=entry.status.run_id,
-            )
-
     async def _start(
         self,
         project: Project,
-        settings: RuntimeSettings,
+        launch: Launch,
         overrides: RuntimeSettings,
         principal: str,
+        request: RequestClaim,
     ) -> None:
         project_id = project.project_id
-        spec = run_spec(project, settings, self._inherited_env)
-        await self._projects.set_desired(
-            project_id,
-            DesiredState.RUNNING,
-            overrides,
-            self._event("runtime.start_requested", project_id, principal, command=spec.command[0]),
+        entry = self._runs.entry(project_id)
+        waits = entry.status is not None and entry.status.state is RuntimeState.BACKOFF
+        if waits:
+            if _begun(await claim(self._store, request), entry):
+                return
+            _refuse_other_spec(launch.spec, entry)
+            request = replace(request, request_id="")  # it is claimed
+        event = self._event(
+            "runtime.start_requested", project_id, principal, command=launch.spec.command[0]
         )
-        status = await self._driver.start(spec)
+        if await self._intend(project_id, overrides, event, request, entry):
+            status = None
+            if waits:
+                status = await self._driver.start_now(project_id)
+            else:
+                await self._end(project_id, None)  # nothing, or what ends already
+            await self._run(project, launch, status)
+
+    async def _restart(
+        self,
+        project: Project,
+        launch: Launch,
+        overrides: RuntimeSettings,
+        grace: timedelta | None,
+        principal: str,
+        request: RequestClaim,
+    ) -> None:
+        # Desired first: where a server dies between stop and start, the next
+        # one starts the app.
+        project_id = project.project_id
+        event = self._event("runtime.restart_requested", project_id, principal)
+        if await self._intend(project_id, overrides, event, request, self._runs.entry(project_id)):
+            await self._end(project_id, grace)
+            await self._run(project, launch)
+
+    async def _intend(
+        self,
+        project_id: str,
+        overrides: RuntimeSettings,
+        event: Event,
+        request: RequestClaim,
+        entry: Entry,
+    ) -> bool:
+        """Stores that the app is to run and why, in one write; False: the request had its effect.
+
+        The one durable write before a start. What it began is stored later: a
+        run that started after the claim was made says as much.
+        """
+        known = await self._projects.set_desired(
+            project_id, DesiredState.RUNNING, overrides, event, request=request
+        )
+        if known is None:
+            return True
+        if _begun(known, entry):
+            return False
+        await self._projects.set_desired(project_id, DesiredState.RUNNING, overrides, event)
+        return True
+
+    async def _run(self, project: Project, launch: Launch, status: RunStatus | None = None) -> None:
+        """Starts the app, unless it has been started to `status`. Raises RUNTIME_START_FAILED."""
+        project_id = project.project_id
+        # Before there is a run: it must not be probed as the one before was.
+        self._health.watch(project, launch.spec, launch.settings)
+        if status is None:
+            status = await self._driver.start(launch.spec)
         self._runs.run_changed(project_id, status)
-        if status.state is RuntimeState.FAILED:
-            await self._projects.set_desired(
-                project_id,
-                DesiredState.STOPPED,
-                None,
-                self._event(
-                    "runtime.start_failed", project_id, principal, cause=status.start_failure
-                ),
-            )
+        if status.start_failure and status.state is RuntimeState.FAILED:
+            cause = status.start_failure
+            event = self._event("runtime.start_failed", project_id, "", cause=cause)
+            await self._projects.set_desired(project_id, DesiredState.STOPPED, None, event)
             raise await self._start_failed(project_id, status)
-        if settings.readiness is not None:
-            self._readiness.watch(project_id, settings.readiness)
 
     async def _stop(self, project_id: str, grace: timedelta | None, principal: str) -> None:
         if self._projects.get(project_id).desired is not DesiredState.STOPPED:
@@ -298,57 +368,11 @@ class RuntimeManager:
             )
         await self._end(project_id, grace)
 
-    async def _restart(
-        self,
-        project: Project,
-        settings: RuntimeSettings,
-        overrides: RuntimeSettings,
-        grace: timedelta | None,
-        principal: str,
-    ) -> None:
-        # Desired first: where a server dies between stop and start, the next
-        # one starts the app.
-        await self._projects.set_desired(
-            project.project_id,
-            DesiredState.RUNNING,
-            overrides,
-            self._event("runtime.restart_requested", project.project_id, principal),
-        )
-        await self._end(project.project_id, grace)
-        await self._start(project, settings, overrides, principal)
-
     async def _end(self, project_id: str, grace: timedelta | None) -> None:
         if self._runs.entry(project_id).alive:
             status = await self._driver.stop(project_id, grace)
             if status is not None:
                 self._runs.run_changed(project_id, status)
-
-    def _reconcile(self, project: Project) -> None:
-        """Begins what is missing between what is desired and what was found."""
-        project_id = project.project_id
-        status = self._runs.entry(project_id).status
-        if project.desired is DesiredState.STOPPED:
-            if status is not None and status.state.alive:
-                self._operations.begin(project_id, "stop", lambda: self._stop(project_id, None, ""))
-        elif status is None or _ended_from_outside(status):
-            self._operations.begin(project_id, "start", lambda: self._start_again(project))
-        elif status.state is RuntimeState.RUNNING:
-            self._background.start(
-                f"readiness of {project_id}", lambda: self._resume_probing(project)
-            )
-
-    async def _start_again(self, project: Project) -> None:
-        settings = await self._checked_settings(project, project.desired_runtime)
-        await self._start(project, settings, project.desired_runtime, "")
-
-    async def _resume_probing(self, project: Project) -> None:
-        try:
-            settings = project.desired_runtime.over(await self._projects.effective(project))
-        except AttError as error:
-            log.warning("%s cannot be probed: %s", project.project_id, error.message)
-            return
-        if settings.readiness is not None:
-            self._readiness.watch(project.project_id, settings.readiness)
 
     async def _do(self, project_id: str, name: str, work: Callable[[], Awaitable[None]]) -> None:
         self._operations.begin(project_id, name, work)
@@ -358,11 +382,15 @@ class RuntimeManager:
         self, project_id: str, entry: Entry, wait_ready: bool, timeout: timedelta
     ) -> Runtime:
         """Returns the state once the wait is over. Raises as `start`."""
-        if wait_ready and entry.status is not None:
-            in_time = await self._readiness.wait(project_id, timeout)
-            status = entry.status
+        status = entry.status
+        if status is not None and status.start_failure:  # told again to a repeated call
+            raise await self._start_failed(project_id, status)
+        if wait_ready and status is not None:
+            in_time = await self._health.wait_ready(project_id, timeout)
+            status = entry.status or status
             if not in_time:
-                raise not_ready(project_id, status, entry.health)
+                lines = await self._last_lines(project_id, LAST_LINES)
+                raise not_ready(project_id, status, entry.health, lines)
             if status.state is not RuntimeState.READY:
                 raise await self._start_failed(project_id, status)
         return self.get(project_id)
@@ -372,23 +400,20 @@ class RuntimeManager:
 
     # Records ----------------------------------------------------------------
 
-    async def _claim(
+    def _request(
         self, method: str, project_id: str, overrides: RuntimeSettings, request_id: str
-    ) -> RequestClaim | None:
-        return await claim(
-            self._store,
-            RequestClaim(
-                request_id=request_id,
-                method=method,
-                digest=settings_digest(project_id, overrides),
-                project_id=project_id,
-                time=self._clock.now(),
-            ),
+    ) -> RequestClaim:
+        return RequestClaim(
+            request_id=request_id,
+            method=method,
+            digest=settings_digest(project_id, overrides),
+            project_id=project_id,
+            time=self._clock.now(),
         )
 
-    async def _set_outcome(self, request_id: str, entry: Entry) -> None:
-        if request_id and entry.status is not None:
-            await self._store.set_request_outcome(request_id, entry.status.run_id)
+    def _note_outcome(self, request: RequestClaim, entry: Entry) -> None:
+        if request.request_id and entry.status is not None:
+            self._runs.events.note_outcome(request.request_id, entry.status.run_id)
 
     def _event(
         self, event_type: str, project_id: str, principal: str, **attributes: object
@@ -402,23 +427,30 @@ class RuntimeManager:
         )
 
 
+_GOING_ON = frozenset(
+    {RuntimeState.STARTING, RuntimeState.RUNNING, RuntimeState.READY, RuntimeState.UNKNOWN}
+)
+"""The states of an app that a start leaves as it is."""
+
+
+def _refuse_other_spec(spec: RunSpec, entry: Entry) -> None:
+    if entry.status is not None and entry.status.spec_digest != spec.digest():
+        raise AttError(
+            Reason.RUNTIME_SPEC_CONFLICT,
+            f"The app of {spec.project_id!r} runs with other settings. "
+            "Restart it to use these, or stop it first.",
+            project_id=spec.project_id,
+            run_id=entry.status.run_id,
+        )
+
+
 def _begun(known: RequestClaim | None, entry: Entry) -> bool:
     """Whether the call with this claim has already had its effect.
 
-    A server that died after the effect left no outcome: then a run that started
-    after the claim was made is what it began.
+    Its outcome is stored after the effect: until then a run that started after
+    the claim was made is what it began.
     """
     if known is None:
         return False
     started = None if entry.status is None else entry.status.start_time
     return bool(known.outcome) or (started is not None and started >= known.time)
-
-
-def _ended_from_outside(status: RunStatus) -> bool:
-    """Whether the app is down though nobody asked for it and it did not end by itself.
-
-    That is a restart of the host, or a server that died between stop and start.
-    """
-    return status.state is RuntimeState.STOPPED or (
-        not status.state.alive and status.reason == "host_restarted"
-    )

@@ -21,18 +21,23 @@ _GROUPS: Mapping[str, tuple[str, frozenset[str]]] = MappingProxyType(
 )
 """By service: the group, and the nouns that the group says already."""
 
-TEMPLATE = "projects.template"
-ENV_FILE = "settings.env_file"
-RESTART_POLICY = "settings.restart"
-LIMITS = "settings.limits"
-LIVENESS = "settings.liveness"
 DATA_DIRECTORIES = "settings.data_directories"
 LOG_FILTER = "logs.filter"
 
-
-def probe(kind: str) -> str:
-    """The capability to check by a probe of `kind`, such as `probes.tcp`."""
-    return f"probes.{kind}"
+OFFERED = (
+    "probes.command",
+    "probes.grpc",
+    "probes.http",
+    "probes.log",
+    "probes.tcp",
+    "projects.template",
+    "settings.env_file",
+    "settings.limits",
+    "settings.liveness",
+    "settings.restart",
+)
+"""What this server offers beside its rpcs. An earlier one refuses a request that needs
+one of these by the same name."""
 
 
 def capability(method: MethodDescriptor) -> str:

@@ -11,6 +11,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from att_server.core.errors import FieldViolation, fields_invalid, not_implemented
+from att_server.core.settings_rules import span_text
+from att_server.rpc import convert_time
 
 MAX_PAGE_SIZE = 1000
 MAX_REQUEST_ID = 128
@@ -85,18 +87,12 @@ class Checks:
         if value not in names:
             self.broken(field, f"has the unknown value {value}")
 
-    def duration(
-        self, field: str, value: Duration, low: timedelta, high: timedelta | None = None
-    ) -> None:
-        """A span from `low` to `high`, both allowed; None: without an upper bound."""
-        nanos_fit = abs(value.nanos) < 1_000_000_000 and value.seconds * value.nanos >= 0
-        if abs(value.seconds) > _MAX_DURATION_SECONDS or not nanos_fit:
+    def duration(self, field: str, value: Duration, low: timedelta, high: timedelta) -> None:
+        """A span from `low` to `high`, both allowed."""
+        if not is_duration(value):
             self.broken(field, "is not a valid duration")
-            return
-        given = value.ToTimedelta()
-        if given < low or (high is not None and given > high):
-            bounds = f"at least {_seconds(low)}" if high is None else ""
-            self.broken(field, f"must be {bounds or f'{_seconds(low)} to {_seconds(high)}'}")
+        elif not low <= convert_time.to_timedelta(value) <= high:
+            self.broken(field, f"must be {span_text(low)} to {span_text(high)}")
 
     def timestamp(self, field: str, value: Timestamp) -> None:
         """A time from year 1 to 9999."""
@@ -105,5 +101,7 @@ class Checks:
             self.broken(field, "is not a valid time")
 
 
-def _seconds(span: timedelta | None) -> str:
-    return "" if span is None else f"{span.total_seconds():g} s"
+def is_duration(value: Duration) -> bool:
+    """Whether the message is one that its definition allows."""
+    nanos_fit = abs(value.nanos) < 1_000_000_000 and value.seconds * value.nanos >= 0
+    return abs(value.seconds) <= _MAX_DURATION_SECONDS and nanos_fit

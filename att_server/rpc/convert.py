@@ -6,10 +6,6 @@ Messages are taken as validated (`validate.py`): a conversion never fails.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from att.v1 import event_pb2, event_service_pb2, log_pb2, project_pb2, runtime_pb2
 from att_server.core.model import (
@@ -17,24 +13,24 @@ from att_server.core.model import (
     Event,
     EventFilter,
     GapReason,
-    HttpProbe,
     LogChunk,
     LogGap,
     LogPosition,
     LogRecord,
     LogStream,
+    ProbeResult,
     Project,
     ProjectMode,
     RunEnded,
     RunExit,
     RunStarted,
     Runtime,
-    RuntimeSettings,
     RuntimeState,
+    Usage,
 )
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+from att_server.core.settings import RuntimeSettings
+from att_server.rpc.convert_settings import runtime_settings
+from att_server.rpc.convert_time import duration, timestamp, to_datetime
 
 PROJECT_MODES: Mapping[ProjectMode, project_pb2.ProjectMode.ValueType] = {
     mode: project_pb2.ProjectMode.Value(f"PROJECT_MODE_{mode.name}") for mode in ProjectMode
@@ -52,76 +48,7 @@ GAP_REASONS: Mapping[GapReason, log_pb2.LogGapReason.ValueType] = {
     reason: log_pb2.LogGapReason.Value(f"LOG_GAP_REASON_{reason.name}") for reason in GapReason
 }
 
-# Times ----------------------------------------------------------------------
-
-
-def timestamp(time: datetime) -> Timestamp:
-    """From an aware time, to the microsecond."""
-    seconds, rest = divmod(time - _EPOCH, timedelta(seconds=1))
-    return Timestamp(seconds=seconds, nanos=rest // _MICROSECOND * 1000)
-
-
-def to_datetime(value: Timestamp) -> datetime:
-    """In UTC, cut to the microsecond."""
-    return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
-
-
-def duration(span: timedelta) -> Duration:
-    """To the microsecond."""
-    value = Duration()
-    value.FromTimedelta(span)
-    return value
-
-
-def to_timedelta(value: Duration) -> timedelta:
-    """To the microsecond."""
-    return value.ToTimedelta()
-
-
 # Projects -------------------------------------------------------------------
-
-
-def to_runtime_settings(message: project_pb2.RuntimeSettings) -> RuntimeSettings:
-    """Fields that are unset stay so."""
-    return RuntimeSettings(
-        command=tuple(message.command),
-        env=dict(message.env),
-        stop_grace=to_timedelta(message.stop_grace) if message.HasField("stop_grace") else None,
-        readiness=to_http_probe(message.readiness) if message.HasField("readiness") else None,
-    )
-
-
-def to_http_probe(message: project_pb2.Probe) -> HttpProbe:
-    """From a probe of kind `http`; what is unset takes its default."""
-    unset = HttpProbe(url=message.http.url)
-    return HttpProbe(
-        url=unset.url,
-        interval=to_timedelta(message.interval) if message.HasField("interval") else unset.interval,
-        timeout=to_timedelta(message.timeout) if message.HasField("timeout") else unset.timeout,
-        threshold=message.threshold if message.HasField("threshold") else unset.threshold,
-        deadline=to_timedelta(message.deadline) if message.HasField("deadline") else None,
-    )
-
-
-def runtime_settings(settings: RuntimeSettings) -> project_pb2.RuntimeSettings:
-    """Fields that are unset stay so."""
-    message = project_pb2.RuntimeSettings(command=settings.command, env=settings.env)
-    if settings.stop_grace is not None:
-        message.stop_grace.FromTimedelta(settings.stop_grace)
-    if settings.readiness is not None:
-        message.readiness.CopyFrom(probe(settings.readiness))
-    return message
-
-
-def probe(checked: HttpProbe) -> project_pb2.Probe:
-    """A probe of kind `http`."""
-    return project_pb2.Probe(
-        http=project_pb2.HttpProbe(url=checked.url),
-        interval=duration(checked.interval),
-        timeout=duration(checked.timeout),
-        threshold=checked.threshold,
-        deadline=None if checked.deadline is None else duration(checked.deadline),
-    )
 
 
 def project(
@@ -164,6 +91,8 @@ def runtime(state: Runtime, *, log_end_cursor: int) -> runtime_pb2.Runtime:
             message.ready_time.CopyFrom(timestamp(status.ready_time))
         if status.exit is not None:
             message.exit.CopyFrom(runtime_exit(status.exit))
+        if status.next_restart_time is not None:
+            message.next_restart_time.CopyFrom(timestamp(status.next_restart_time))
         message.restarts = status.restarts
         message.reason = status.reason
         message.release_id = status.release_id
@@ -174,13 +103,41 @@ def runtime(state: Runtime, *, log_end_cursor: int) -> runtime_pb2.Runtime:
         message.health_probe = health.probe
         message.health_reason = health.reason
         message.health_checked_at.CopyFrom(timestamp(health.checked_at))
+    if state.usage is not None:
+        message.usage.CopyFrom(runtime_usage(state.usage))
     return message
+
+
+def runtime_usage(used: Usage) -> runtime_pb2.RuntimeUsage:
+    """What an app's processes use."""
+    return runtime_pb2.RuntimeUsage(
+        cpu_percent=used.cpu_percent,
+        resident_memory_bytes=used.resident_bytes,
+        process_count=used.process_count,
+        open_file_count=used.open_file_count,
+        cpu_time=duration(used.cpu_time),
+        measure_time=timestamp(used.time),
+    )
+
+
+def health_check(result: ProbeResult) -> runtime_pb2.HealthCheck:
+    """The outcome of a check."""
+    return runtime_pb2.HealthCheck(
+        healthy=result.healthy,
+        health_probe=result.probe,
+        health_reason=result.reason,
+        health_checked_at=timestamp(result.checked_at),
+        exit_code=result.exit_code,
+        http_status=result.http_status,
+        command=result.command,
+        duration=duration(result.duration),
+    )
 
 
 def runtime_exit(ended: RunExit) -> runtime_pb2.RuntimeExit:
     """How the last run ended."""
     message = runtime_pb2.RuntimeExit(
-        exit_time=timestamp(ended.time), duration=duration(ended.duration)
+        exit_time=timestamp(ended.time), duration=duration(ended.duration), reason=ended.reason
     )
     _set_cause(message, ended)
     return message
@@ -242,7 +199,9 @@ def log_record(record: LogRecord) -> log_pb2.LogRecord:
                 )
             )
         case RunEnded():
-            ended = log_pb2.RunEnded(duration=duration(record.exit.duration))
+            ended = log_pb2.RunEnded(
+                duration=duration(record.exit.duration), reason=record.exit.reason
+            )
             _set_cause(ended, record.exit)
             return log_pb2.LogRecord(
                 run=log_pb2.RunMarker(

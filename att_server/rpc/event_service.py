@@ -11,7 +11,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from att.v1 import event_service_pb2 as pb
 from att_server.core.events import EventManager
 from att_server.core.model import Event
-from att_server.rpc import convert, validate
+from att_server.rpc import convert, convert_time, validate
 from att_server.rpc.call import Answer, Call, Streaming, Unary
 from att_server.rpc.pages import MAX_MESSAGE_BYTES, fitting_page
 
@@ -55,7 +55,7 @@ class EventService:
         watched = self._events.watch(
             convert.to_event_filter(request.filter),
             cursor=request.cursor if request.HasField("cursor") else None,
-            progress_interval=convert.to_timedelta(request.progress_interval)
+            progress_interval=convert_time.to_timedelta(request.progress_interval)
             if request.HasField("progress_interval")
             else DEFAULT_PROGRESS_INTERVAL,
         )

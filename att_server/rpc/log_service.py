@@ -12,7 +12,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from att.v1 import log_service_pb2 as pb
 from att_server.core.logs import LogManager
 from att_server.core.model import LogPage
-from att_server.rpc import convert, validate
+from att_server.rpc import convert, convert_time, validate
 from att_server.rpc.call import Answer, Call, Streaming, Unary
 from att_server.rpc.log_wire import EncodedRecords, encode_records
 
@@ -64,7 +64,7 @@ class LogService:
             convert.to_log_position(request.start),
             until_exit=request.until_exit,
             until_run_id=request.until_run_id,
-            progress_interval=convert.to_timedelta(request.progress_interval)
+            progress_interval=convert_time.to_timedelta(request.progress_interval)
             if request.HasField("progress_interval")
             else DEFAULT_PROGRESS_INTERVAL,
             max_bytes=request.max_bytes or validate.MAX_FOLLOW_BYTES,

@@ -9,13 +9,11 @@ from google.protobuf.descriptor import ServiceDescriptor
 from att.v1 import project_pb2
 from att.v1 import project_service_pb2 as pb
 from att_server.core.errors import AttError, Reason
-from att_server.core.model import DEFAULT_STOP_GRACE, Project, RuntimeSettings
+from att_server.core.model import Project
 from att_server.core.projects import ProjectManager
-from att_server.rpc import convert, validate
+from att_server.rpc import convert, convert_settings, validate
 from att_server.rpc.call import Answer, Call, Streaming, Unary
 from att_server.rpc.pages import fitting_page
-
-_DEFAULTS = RuntimeSettings(stop_grace=DEFAULT_STOP_GRACE)
 
 _SETTINGS_ERRORS = (Reason.SETTINGS_INVALID, Reason.PROJECT_PATH_INVALID, Reason.NOT_IMPLEMENTED)
 """What can be wrong with a project's `att.toml`; a project with that is shown all the same."""
@@ -24,8 +22,10 @@ _SETTINGS_ERRORS = (Reason.SETTINGS_INVALID, Reason.PROJECT_PATH_INVALID, Reason
 class ProjectService:
     """Keeps projects."""
 
-    def __init__(self, projects: ProjectManager) -> None:
+    def __init__(self, projects: ProjectManager, probe_hosts: frozenset[str]) -> None:
+        """probe_hosts: what probes may ask, beside this host."""
         self._projects = projects
+        self._probe_hosts = probe_hosts
 
     @property
     def descriptor(self) -> ServiceDescriptor:
@@ -41,11 +41,12 @@ class ProjectService:
         }
 
     async def _create(self, request: pb.CreateProjectRequest, call: Call) -> Answer:
-        validate.create_project(request)
+        validate.create_project(request, self._probe_hosts)
         project = await self._projects.create(
             request.project_id,
             request.path,
-            convert.to_runtime_settings(request.runtime),
+            convert_settings.to_runtime_settings(request.runtime),
+            template=request.template,
             principal=call.principal,
         )
         return pb.CreateProjectResponse(project=await self._message(project))
@@ -68,12 +69,12 @@ class ProjectService:
         return await fitting_page(request.page_size, page)
 
     async def _update(self, request: pb.UpdateProjectRequest, call: Call) -> Answer:
-        validate.update_project(request)
+        validate.update_project(request, self._probe_hosts)
         given = request.HasField("runtime")
         project = await self._projects.update(
             request.project_id,
             path=request.path or None,
-            runtime=convert.to_runtime_settings(request.runtime) if given else None,
+            runtime=convert_settings.to_runtime_settings(request.runtime) if given else None,
             principal=call.principal,
         )
         return pb.UpdateProjectResponse(project=await self._message(project))
@@ -87,7 +88,7 @@ class ProjectService:
 
     async def _message(self, project: Project) -> project_pb2.Project:
         try:
-            effective = (await self._projects.effective(project)).over(_DEFAULTS)
+            effective = (await self._projects.effective(project)).filled
         except AttError as error:
             if error.reason not in _SETTINGS_ERRORS:
                 raise

@@ -78,15 +78,17 @@ class RpcServer:
         managers: Managers,
         identity: ServerIdentity,
         principal: str,
+        probe_hosts: frozenset[str] = frozenset(),
         new_error_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
         """principal: who every caller of the socket is, such as `local:1000`.
+        probe_hosts: what probes may ask, beside this host.
 
         Has to be made on the running event loop that serves.
         """
         services: list[Service] = [
-            ProjectService(managers.projects),
-            RuntimeService(managers.runtimes, managers.logs),
+            ProjectService(managers.projects, probe_hosts),
+            RuntimeService(managers.runtimes, managers.logs, probe_hosts),
             LogService(managers.logs),
             EventService(managers.events),
         ]

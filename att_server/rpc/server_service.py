@@ -10,7 +10,7 @@ from pathlib import Path
 from google.protobuf.descriptor import ServiceDescriptor
 
 from att.v1 import server_service_pb2 as pb
-from att_server.rpc import convert
+from att_server.rpc import capabilities, convert_time
 from att_server.rpc.call import Answer, Call, Service, Streaming, Unary
 from att_server.rpc.handlers import implemented_capabilities
 
@@ -33,7 +33,9 @@ class ServerService:
     def __init__(self, identity: ServerIdentity, services: Sequence[Service]) -> None:
         """services: all others, which the capabilities are taken from."""
         self._identity = identity
-        self._capabilities = implemented_capabilities([*services, self])
+        self._capabilities = sorted(
+            [*implemented_capabilities([*services, self]), *capabilities.OFFERED]
+        )
 
     @property
     def descriptor(self) -> ServiceDescriptor:
@@ -48,7 +50,7 @@ class ServerService:
             version=identity.version,
             instance_id=identity.instance_id,
             capabilities=self._capabilities,
-            start_time=convert.timestamp(identity.start_time),
+            start_time=convert_time.timestamp(identity.start_time),
             epoch=identity.epoch,
             pid=identity.pid,
             state_dir=str(identity.state_dir),

@@ -18,10 +18,10 @@ from att.v1 import (
     project_service_pb2,
     runtime_service_pb2,
 )
-from att_server.core.model import MAX_STOP_GRACE
+from att_server.core.settings import MAX_STOP_GRACE
 from att_server.rpc import capabilities
 from att_server.rpc.checks import Checks
-from att_server.rpc.validate_settings import check_runtime_settings
+from att_server.rpc.validate_settings import check_probe, check_runtime_settings
 
 MAX_CURSOR = 2**63 - 1
 MAX_EVENT_TYPES = 100
@@ -34,6 +34,7 @@ MAX_READ_LINES = 100_000
 MAX_SIGNAL = 64
 MAX_START_TIMEOUT = timedelta(hours=1)
 MAX_TAIL = 100_000_000
+MAX_WATCHED = 1000
 MIN_PROGRESS_INTERVAL = timedelta(seconds=1)
 
 _REFUSED_SIGNALS = (signal.SIGKILL, signal.SIGSTOP)
@@ -41,16 +42,20 @@ _REFUSED_SIGNALS = (signal.SIGKILL, signal.SIGSTOP)
 # Projects -------------------------------------------------------------------
 
 
-def create_project(request: project_service_pb2.CreateProjectRequest) -> None:
-    """The path itself is the manager's to look at."""
+def create_project(
+    request: project_service_pb2.CreateProjectRequest, allowed_hosts: frozenset[str]
+) -> None:
+    """Settings; the path itself and the template are the manager's to look at.
+
+    allowed_hosts: here and below, what probes may ask beside this host.
+    """
     checks = Checks()
     checks.project_id(request.project_id)
     if not request.path:
-        checks.broken("path", "must be the absolute path of an existing directory")
+        checks.broken("path", "must be the absolute path of a directory")
     _check_path(checks, request.path)
-    check_runtime_settings(checks, "runtime", request.runtime)
-    if request.template:
-        checks.lacking(capabilities.TEMPLATE)
+    check_runtime_settings(checks, "runtime", request.runtime, allowed_hosts)
+    checks.text("template", request.template, MAX_ID)
     checks.done()
 
 
@@ -66,12 +71,14 @@ def list_projects(request: project_service_pb2.ListProjectsRequest) -> None:
     checks.done()
 
 
-def update_project(request: project_service_pb2.UpdateProjectRequest) -> None:
+def update_project(
+    request: project_service_pb2.UpdateProjectRequest, allowed_hosts: frozenset[str]
+) -> None:
     """An empty path leaves the path as it is."""
     checks = Checks()
     checks.project_id(request.project_id)
     _check_path(checks, request.path)
-    check_runtime_settings(checks, "runtime", request.runtime)
+    check_runtime_settings(checks, "runtime", request.runtime, allowed_hosts)
     checks.done()
 
 
@@ -86,17 +93,21 @@ def delete_project(request: project_service_pb2.DeleteProjectRequest) -> None:
 # Runtimes -------------------------------------------------------------------
 
 
-def start_runtime(request: runtime_service_pb2.StartRuntimeRequest) -> None:
+def start_runtime(
+    request: runtime_service_pb2.StartRuntimeRequest, allowed_hosts: frozenset[str]
+) -> None:
     """Settings for this start, and a bounded wait."""
     checks = Checks()
-    _check_start(checks, request)
+    _check_start(checks, request, allowed_hosts)
     checks.done()
 
 
-def restart_runtime(request: runtime_service_pb2.RestartRuntimeRequest) -> None:
+def restart_runtime(
+    request: runtime_service_pb2.RestartRuntimeRequest, allowed_hosts: frozenset[str]
+) -> None:
     """As a start, with a bounded grace."""
     checks = Checks()
-    _check_start(checks, request)
+    _check_start(checks, request, allowed_hosts)
     if request.HasField("grace"):
         checks.duration("grace", request.grace, timedelta(), MAX_STOP_GRACE)
     checks.done()
@@ -132,6 +143,30 @@ def signal_runtime(request: runtime_service_pb2.SignalRuntimeRequest) -> None:
     checks.range("signal", request.signal, 1, MAX_SIGNAL)
     if request.signal in _REFUSED_SIGNALS:
         checks.broken("signal", "must not be SIGKILL or SIGSTOP; use StopRuntime")
+    checks.done()
+
+
+def watch_runtimes(request: runtime_service_pb2.WatchRuntimesRequest) -> None:
+    """Ids and a revision."""
+    checks = Checks()
+    if len(request.project_ids) > MAX_WATCHED:
+        checks.broken("project_ids", f"must have at most {MAX_WATCHED:,} entries")
+    for index, project_id in enumerate(request.project_ids[:MAX_WATCHED]):
+        checks.project_id(project_id, f"project_ids[{index}]")
+    checks.range("after_revision", request.after_revision, 0, MAX_CURSOR)
+    if request.HasField("progress_interval"):
+        _check_progress_interval(checks, request.progress_interval)
+    checks.done()
+
+
+def probe_health(
+    request: runtime_service_pb2.ProbeHealthRequest, probe_hosts: frozenset[str]
+) -> None:
+    """An id, and a check that may be made."""
+    checks = Checks()
+    checks.project_id(request.project_id)
+    if request.HasField("probe"):
+        check_probe(checks, "probe", request.probe, probe_hosts)
     checks.done()
 
 
@@ -205,10 +240,11 @@ def _check_path(checks: Checks, path: str) -> None:
 def _check_start(
     checks: Checks,
     request: runtime_service_pb2.StartRuntimeRequest | runtime_service_pb2.RestartRuntimeRequest,
+    allowed_hosts: frozenset[str],
 ) -> None:
     checks.project_id(request.project_id)
     checks.request_id(request.request_id)
-    check_runtime_settings(checks, "runtime", request.runtime)
+    check_runtime_settings(checks, "runtime", request.runtime, allowed_hosts)
     checks.enum("wait", request.wait, runtime_service_pb2.StartWait.DESCRIPTOR.values_by_number)
     if request.HasField("timeout"):
         checks.duration("timeout", request.timeout, timedelta(), MAX_START_TIMEOUT)

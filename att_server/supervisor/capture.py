@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from att_server.supervisor.lines import Blob, LineAssembler
 from att_server.supervisor.log_writer import LogWriter
+from att_server.supervisor.mask import Mask, MaskedStream
 
 BATCH_BYTES = 256 * 1024
 PAUSE = 0.2
@@ -18,10 +19,20 @@ PAUSE = 0.2
 class _Stream:
     """One pipe: what is read from it, and since when a line waits for its end."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, mask: Mask) -> None:
         self.number = number
         self.lines = LineAssembler()
+        self.masked = MaskedStream(mask) if mask else None
         self.due: float | None = None
+
+    def feed(self, data: bytes) -> list[Blob]:
+        """What became whole with `data`."""
+        return self.lines.feed(data if self.masked is None else self.masked.feed(data))
+
+    def finish(self) -> list[Blob]:
+        """The rest."""
+        blobs = [] if self.masked is None else self.lines.feed(self.masked.finish())
+        return blobs + self.lines.flush()
 
 
 class Capture:
@@ -38,13 +49,20 @@ class Capture:
         run: bytes,
         streams: dict[int, int],
         on_growth: Callable[[], None],
+        secrets: Sequence[bytes] = (),
     ) -> None:
-        """streams: stream number by descriptor, which `Capture` closes at its end."""
+        """streams: stream number by descriptor, which `Capture` closes at its end.
+
+        secrets: are masked, see `mask.py`.
+        """
         self._epoll = epoll
         self._log = log
         self._run = run
         self._on_growth = on_growth
-        self._streams = {descriptor: _Stream(number) for descriptor, number in streams.items()}
+        mask = Mask(secrets)
+        self._streams = {
+            descriptor: _Stream(number, mask) for descriptor, number in streams.items()
+        }
         for descriptor in streams:
             epoll.register(descriptor, select.EPOLLIN)
 
@@ -72,7 +90,7 @@ class Capture:
             if not data:
                 ended = True
                 break
-            blobs += stream.lines.feed(data)
+            blobs += stream.feed(data)
             gathered += len(data)
             if len(data) < room:  # the pipe is empty
                 break
@@ -106,7 +124,7 @@ class Capture:
 
     def _end(self, descriptor: int) -> None:
         stream = self._streams.pop(descriptor)
-        self._show(stream, stream.lines.flush())
+        self._show(stream, stream.finish())
         self._epoll.unregister(descriptor)
         os.close(descriptor)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 MAX_LINE = 64 * 1024
 MAX_REPLIES = 64
+MAX_PEERS = 64
 GREW_INTERVAL = 0.001
 _GREW = b'{"push": "grew"}\n'
 
@@ -128,7 +129,12 @@ class ControlServer:
         epoll.register(self._listener, select.EPOLLIN)
 
     def add(self, connection: socket.socket, *, told: bool = False) -> None:
-        """Takes on a connected peer. told: it need not say hello."""
+        """Takes on a connected peer, for the oldest one where there are too many.
+
+        told: it need not say hello.
+        """
+        if len(self._peers) >= MAX_PEERS:
+            self._drop(next(iter(self._peers.values())))
         peer = Peer(connection)
         peer.told = told
         self._peers[connection.fileno()] = peer
@@ -225,7 +231,10 @@ class ControlServer:
 
 
 def _command(line: bytes | bytearray) -> Command:
-    command = json.loads(line)
+    try:
+        command = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("a command is nested too deep") from error
     if not isinstance(command, dict):
         raise ValueError("a command is a JSON object")
     return command

@@ -8,15 +8,16 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from att_server.supervisor import processes
+from att_server.supervisor import cgroup, processes
 from att_server.supervisor.log_writer import LogWriter
-from att_server.supervisor.segment import FrameKind, run_to_bytes
+from att_server.supervisor.segment import FrameKind, SegmentError, run_to_bytes, run_to_text
+from att_server.supervisor.spec import Spec
 from att_server.supervisor.state import (
     EXITED,
-    FAILED,
     HOST_RESTARTED,
+    HOST_SHUTDOWN,
     LOGS,
-    MAIN_EXITED,
+    STATE_FILE,
     STOPPED,
     STOPPING,
     SUPERVISOR_LOST,
@@ -41,26 +42,29 @@ def settle(project: str, *, log_id: str, boot_id: str) -> None:
     project: the project's directory, whose writer lock the caller holds: so
     every supervisor whose state is not final is gone. Does nothing twice, and
     can be interrupted anywhere and called again. A run of another `log_id` is
-    of an earlier life of the project, whose log is gone. Raises OSError,
-    StillRunning.
+    of an earlier life of the project, whose log is gone. The state of a
+    supervisor whose file is torn is made anew from its specification and the
+    log. Raises OSError, StillRunning.
     """
+    logs = os.path.join(project, LOGS)
     for directory in supervisor_directories(project):
         try:
             state = State.load(directory)
-        except (ValueError, KeyError):  # torn by a crash of the machine
-            continue
+        except ValueError:
+            state = _rebuilt(directory, logs, log_id, boot_id)
+            if state is None:
+                os.unlink(os.path.join(directory, STATE_FILE))
         if state is None or state.ended:
             continue
+        cgroup.clear(state.log_id)
         run = state.run
-        if run is None:
-            state = replace(state, state=EXITED, reason=_reason(state, boot_id))
-        else:
+        if run is not None and run.end is None:
             _end_processes(state, run, boot_id)
-            end = run.end
+            end = _lost(run)
             if state.log_id == log_id:
-                end = _marked_end(os.path.join(project, LOGS), state, run, boot_id)
-            state = _final(state, run, end, boot_id)
-        replace(state, revision=state.revision + 1).save(directory)
+                end = _marked_end(logs, state, run, boot_id)
+            state = replace(state, run=replace(run, end=end))
+        _final(state, _restarts(directory, state), boot_id).save(directory)
 
 
 def _end_processes(state: State, run: Run, boot_id: str) -> None:
@@ -78,10 +82,10 @@ def _marked_end(logs: str, state: State, run: Run, boot_id: str) -> RunEnd:
         marker = log.find_marker(binary, FrameKind.RUN_ENDED, from_sequence=state.marker_sequence)
         if marker is not None:
             return RunEnd.from_marker(marker.payload, utc(marker.time_ns / 1e9))
-        if (
-            log.find_marker(binary, FrameKind.RUN_STARTED, from_sequence=state.marker_sequence)
-            is None
-        ):
+        started = log.open_run == binary or log.find_marker(
+            binary, FrameKind.RUN_STARTED, from_sequence=state.marker_sequence
+        )
+        if not started:
             log.append_started(binary, started_marker(state.command, run.pid, state.release_id))
         end = _lost(run)
         log.append_ended(binary, end.marker())
@@ -96,21 +100,60 @@ def _lost(run: Run) -> RunEnd:
     return RunEnd(supervisor_lost=True, time=now, duration=max(now - run.start_time, timedelta(0)))
 
 
-def _final(state: State, run: Run, end: RunEnd | None, boot_id: str) -> State:
-    end = end or _lost(run)
-    if end.supervisor_lost:
-        name, reason = EXITED, _reason(state, boot_id)
-    elif end.start_error is not None:
-        name, reason = FAILED, state.reason
-    elif state.state == STOPPING and state.reason != MAIN_EXITED:
+def _restarts(directory: str, state: State) -> bool:
+    """Whether the lost supervisor would have started the app again."""
+    end = None if state.run is None else state.run.end
+    if end is None or end.supervisor_lost or state.next_restart_time is not None:
+        return True
+    try:
+        policy = Spec.load(directory).restart
+    except (OSError, ValueError):
+        return False
+    return policy.restarts_after(failed=end.failed)
+
+
+def _final(state: State, restarts: bool, boot_id: str) -> State:
+    """The last state of a lost supervisor, whose run has an end."""
+    end = None if state.run is None else state.run.end
+    lost = EXITED, SUPERVISOR_LOST if state.boot_id == boot_id else HOST_RESTARTED
+    asked = state.state == STOPPING and state.reason in ("", HOST_SHUTDOWN)
+    if end is None or end.supervisor_lost:
+        name, reason = lost
+    elif asked:
         name, reason = STOPPED, state.reason
     else:
-        name, reason = EXITED, ""
-    return replace(state, state=name, reason=reason, run=replace(run, end=end))
+        name, reason = lost if restarts else end.conclusion
+    return replace(
+        state, state=name, reason=reason, next_restart_time=None, revision=state.revision + 1
+    )
 
 
-def _reason(state: State, boot_id: str) -> str:
-    return SUPERVISOR_LOST if state.boot_id == boot_id else HOST_RESTARTED
+def _rebuilt(directory: str, logs: str, log_id: str, boot_id: str) -> State | None:
+    """A state in place of one that cannot be read; None if it is not of this log."""
+    supervisor_id = os.path.basename(directory)
+    project_id = os.path.basename(os.path.dirname(logs))
+    state = State.unknown(supervisor_id, project_id, log_id=log_id, boot_id=boot_id)
+    try:
+        spec = Spec.load(directory)
+    except (OSError, ValueError):
+        pass
+    else:
+        if spec.log_id != log_id:
+            return None
+        state = replace(
+            state, spec_digest=spec.digest, command=spec.command, release_id=spec.release_id
+        )
+    try:
+        log = LogWriter.open(Path(logs), log_id=log_id, boot_id=boot_id)
+    except SegmentError:
+        return None
+    open_run = log.open_run
+    log.close()
+    if open_run is None:
+        return state
+    run_id = run_to_text(open_run)
+    began = int.from_bytes(open_run[:6], "big") / 1000
+    return replace(state, run=Run(run_id=run_id, start_time=utc(began)))
 
 
 def started_marker(command: tuple[str, ...], pid: int, release_id: str) -> dict[str, object]:

@@ -1,22 +1,22 @@
-"""What a supervisor writes about itself: `spec.json` (asked) and `state.json` (is).
+"""What a supervisor writes about itself: `state.json`.
 
-Both lie in `projects/<id>/supervisors/<supervisor_id>/`. A reader ignores
-fields it does not know and fills in what is missing, so that the releases
-before and after this one read each other's files. Times are RFC 3339 in UTC,
-durations seconds.
+It lies beside `spec.json`, what was asked, in
+`projects/<id>/supervisors/<supervisor_id>/`. A reader of either ignores fields
+it does not know and fills in what is missing, so that the releases before and
+after this one read each other's files. Times are RFC 3339 in UTC, durations
+seconds.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+
+from att_server.supervisor import json_file
 
 VERSION = 1
-SPEC_FILE = "spec.json"
 STATE_FILE = "state.json"
 CONTROL_SOCKET = "control.sock"
 LOCK_FILE = "writer.lock"
@@ -29,82 +29,45 @@ READY = "ready"
 STOPPING = "stopping"
 STOPPED = "stopped"
 EXITED = "exited"
+BACKOFF = "backoff"
 FAILED = "failed"
 
+# Reasons of states and of ends.
 MAIN_EXITED = "main_exited"
-"""Reason of `stopping`: nobody asked, but the main process left others behind."""
+"""Of `stopping`: nobody asked, but the main process left others behind."""
 HOST_SHUTDOWN = "host_shutdown"
-"""Reason of `stopping` and `stopped`: the supervisor itself was told to end."""
+"""Of `stopping` and `stopped`: the supervisor itself was told to end."""
 SUPERVISOR_LOST = "supervisor_lost"
 HOST_RESTARTED = "host_restarted"
-"""Reasons of `exited`: what became of the supervisor."""
+"""Of `exited`: what became of the supervisor."""
+SIGNALLED = "signalled"
+START_ERROR = "start_error"
+"""Of `backoff`, as `exited` is: how the last run ended by itself."""
+LIVENESS_FAILED = "liveness_failed"
+STARTUP_DEADLINE = "startup_deadline"
+MEMORY_LIMIT = "memory_limit"
+PROCESS_LIMIT = "process_limit"
+CPU_TIME_LIMIT = "cpu_time_limit"
+OOM_KILLED = "oom_killed"
+"""What ended a run, if neither the app itself nor a call did."""
+CRASH_LOOP = "crash_loop"
+"""Of `failed`: one more restart would have been one too many."""
+
+PROBE_FAILURES = frozenset({LIVENESS_FAILED, STARTUP_DEADLINE})
+"""Reasons that a server gives to end a run as a failure."""
+MAX_PAST = 32
+"""How many runs before the current one are kept."""
 
 ENDED = frozenset({STOPPED, EXITED, FAILED})
 """The states that a supervisor leaves behind; in any other it was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """What a supervisor is asked to run.
-
-    env: the app's whole environment, less ATT_RUN_ID.
-    grace: between SIGTERM and SIGKILL.
-    probed: readiness is the server's to tell; else the app is ready as it runs.
-    epoch: of the server that asks.
-    """
-
-    supervisor_id: str
-    project_id: str
-    log_id: str
-    epoch: int
-    digest: str
-    command: tuple[str, ...]
-    directory: str
-    env: Mapping[str, str]
-    grace: timedelta
-    probed: bool
-    release_id: str = ""
-
-    def save(self, directory: str) -> None:
-        """Writes `spec.json`, readable by its owner only: it holds the environment."""
-        form = {
-            "version": VERSION,
-            "supervisor_id": self.supervisor_id,
-            "project_id": self.project_id,
-            "log_id": self.log_id,
-            "epoch": self.epoch,
-            "digest": self.digest,
-            "command": list(self.command),
-            "directory": self.directory,
-            "env": dict(self.env),
-            "grace": self.grace.total_seconds(),
-            "probed": self.probed,
-            "release_id": self.release_id,
-        }
-        _replace(os.path.join(directory, SPEC_FILE), form)
-
-    @classmethod
-    def load(cls, directory: str) -> Spec:
-        """Reads `spec.json`. Raises OSError, ValueError, KeyError."""
-        form = _read(os.path.join(directory, SPEC_FILE))
-        return cls(
-            supervisor_id=form["supervisor_id"],
-            project_id=form["project_id"],
-            log_id=form["log_id"],
-            epoch=form["epoch"],
-            digest=form["digest"],
-            command=tuple(form["command"]),
-            directory=form["directory"],
-            env=form["env"],
-            grace=timedelta(seconds=form["grace"]),
-            probed=form["probed"],
-            release_id=form.get("release_id", ""),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
-    """How a run ended: exactly one of the first four says so."""
+    """How a run ended: exactly one of the first four says so.
+
+    reason: what ended it, if neither the app itself nor a call did.
+    """
 
     exit_code: int | None = None
     signal: int | None = None
@@ -112,6 +75,34 @@ class RunEnd:
     supervisor_lost: bool = False
     time: datetime
     duration: timedelta
+    reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the end was a failure, if nobody asked for it."""
+        return self.exit_code != 0 or self.reason != ""
+
+    @property
+    def cause(self) -> str:
+        """Why the run ended, in a word."""
+        if self.reason:
+            return self.reason
+        if self.start_error is not None:
+            return START_ERROR
+        if self.supervisor_lost:
+            return SUPERVISOR_LOST
+        return EXITED if self.signal is None else SIGNALLED
+
+    @property
+    def conclusion(self) -> tuple[str, str]:
+        """The state and its reason, where nothing is started again and nobody asked."""
+        if self.start_error is not None or self.reason in PROBE_FAILURES:
+            return FAILED, self.cause
+        if self.supervisor_lost:
+            return EXITED, SUPERVISOR_LOST
+        if self.reason == HOST_SHUTDOWN:
+            return STOPPED, HOST_SHUTDOWN
+        return EXITED, self.reason
 
     def marker(self) -> dict[str, object]:
         """The payload of the log's end marker; the frame has the time."""
@@ -123,6 +114,8 @@ class RunEnd:
             cause = {"start_error": self.start_error}
         else:
             cause = {"supervisor_lost": True}
+        if self.reason:
+            cause["reason"] = self.reason
         return {**cause, "duration": self.duration.total_seconds()}
 
     @classmethod
@@ -135,14 +128,15 @@ class RunEnd:
 
     @classmethod
     def _from_form(cls, form: Mapping[str, object]) -> RunEnd:
-        values: dict[str, object] = {
-            key: form[key] for key in ("exit_code", "signal", "start_error") if key in form
-        }
+        code, number, error = form.get("exit_code"), form.get("signal"), form.get("start_error")
         return cls(
-            **values,  # type: ignore[arg-type]  # JSON carries the declared types
+            exit_code=None if code is None else int(str(code)),
+            signal=None if number is None else int(str(number)),
+            start_error=None if error is None else str(error),
             supervisor_lost=bool(form.get("supervisor_lost", False)),
             time=datetime.fromisoformat(str(form["time"])),
             duration=timedelta(seconds=float(str(form.get("duration", 0)))),
+            reason=str(form.get("reason", "")),
         )
 
 
@@ -161,18 +155,26 @@ class Run:
     ready_time: datetime | None = None
     end: RunEnd | None = None
 
-    def _form(self) -> dict[str, object]:
+    def form(self) -> dict[str, object]:
+        """The JSON object."""
+        return {
+            **self.past_form(),
+            "start_ticks": self.start_ticks,
+            "ready_time": None if self.ready_time is None else _text(self.ready_time),
+        }
+
+    def past_form(self) -> dict[str, object]:
+        """The JSON object of a run that is over: less what matters while it runs."""
         return {
             "run_id": self.run_id,
             "pid": self.pid,
-            "start_ticks": self.start_ticks,
             "start_time": _text(self.start_time),
-            "ready_time": None if self.ready_time is None else _text(self.ready_time),
             "exit": None if self.end is None else self.end._form(),
         }
 
     @classmethod
-    def _from_form(cls, form: Mapping[str, object]) -> Run:
+    def from_form(cls, form: Mapping[str, object]) -> Run:
+        """The run that a JSON object tells. Raises KeyError, TypeError, ValueError."""
         ready, end = form.get("ready_time"), form.get("exit")
         return cls(
             run_id=str(form["run_id"]),
@@ -190,6 +192,11 @@ class State:
 
     revision: grows by one with every change.
     marker_sequence: at or below the sequence number of the run's start marker.
+    restarts: starts that no call asked for since the last one that was asked for.
+    attempt: how many of them since the last stable run; it decides the wait.
+    restart_times: when those within the policy's window were, in seconds since 1970.
+    next_restart_time: in BACKOFF, when the app is started again.
+    past: the runs before `run`, oldest first, at most MAX_PAST.
     """
 
     revision: int = 0
@@ -205,11 +212,30 @@ class State:
     reason: str = ""
     start_failure: str = ""
     restarts: int = 0
+    attempt: int = 0
+    restart_times: tuple[float, ...] = ()
+    next_restart_time: datetime | None = None
     release_id: str = ""
     command: tuple[str, ...] = ()
     run: Run | None = None
+    past: tuple[Run, ...] = ()
     marker_sequence: int = 0
     version: int = VERSION
+
+    @classmethod
+    def unknown(cls, supervisor_id: str, project_id: str, *, log_id: str, boot_id: str) -> State:
+        """The state of a supervisor of which nothing more is known."""
+        return cls(
+            supervisor_id=supervisor_id,
+            project_id=project_id,
+            log_id=log_id,
+            pid=0,
+            start_ticks=0,
+            boot_id=boot_id,
+            epoch=0,
+            spec_digest="",
+            state=STARTING,
+        )
 
     @property
     def ended(self) -> bool:
@@ -233,17 +259,31 @@ class State:
             "reason": self.reason,
             "start_failure": self.start_failure,
             "restarts": self.restarts,
+            "attempt": self.attempt,
+            "restart_times": list(self.restart_times),
+            "next_restart_time": None
+            if self.next_restart_time is None
+            else _text(self.next_restart_time),
             "release_id": self.release_id,
             "command": list(self.command),
-            "run": None if self.run is None else self.run._form(),
+            "run": None if self.run is None else self.run.form(),
+            "past": [run.past_form() for run in self.past],
             "marker_sequence": self.marker_sequence,
         }
 
     @classmethod
     def from_form(cls, form: Mapping[str, object]) -> State:
-        """The state that a JSON object tells. Raises KeyError, ValueError."""
-        run, command = form.get("run"), form.get("command")
-        numbers = ("revision", "pid", "start_ticks", "epoch", "restarts", "marker_sequence")
+        """The state that a JSON object tells. Raises ValueError."""
+        try:
+            return cls._from_form(form)
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"not the state of a supervisor: {error!r}") from error
+
+    @classmethod
+    def _from_form(cls, form: Mapping[str, object]) -> State:
+        run, past, command = form.get("run"), form.get("past"), form.get("command")
+        times, next_time = form.get("restart_times"), form.get("next_restart_time")
+        numbers = ("revision", "pid", "start_ticks", "epoch", "restarts", "attempt")
         texts = ("boot_id", "spec_digest", "reason", "start_failure", "release_id")
         return cls(
             supervisor_id=str(form["supervisor_id"]),
@@ -251,7 +291,11 @@ class State:
             log_id=str(form["log_id"]),
             state=str(form["state"]),
             command=tuple(map(str, command)) if isinstance(command, list) else (),
-            run=Run._from_form(run) if isinstance(run, Mapping) else None,
+            run=Run.from_form(run) if isinstance(run, Mapping) else None,
+            past=tuple(map(Run.from_form, past)) if isinstance(past, list) else (),
+            restart_times=tuple(map(float, times)) if isinstance(times, list) else (),
+            next_restart_time=None if next_time is None else datetime.fromisoformat(str(next_time)),
+            marker_sequence=int(str(form.get("marker_sequence", 0))),
             version=int(str(form.get("version", VERSION))),
             **{key: int(str(form.get(key, 0))) for key in numbers},  # type: ignore[arg-type]  # int fields
             **{key: str(form.get(key, "")) for key in texts},  # type: ignore[arg-type]  # str fields
@@ -259,13 +303,14 @@ class State:
 
     def save(self, directory: str) -> None:
         """Replaces `state.json` as a whole, durably if the end is recorded. Raises OSError."""
-        _replace(os.path.join(directory, STATE_FILE), self.form(), durable=self.ended)
+        path = os.path.join(directory, STATE_FILE)
+        json_file.replace(path, self.form(), durable=self.ended)
 
     @classmethod
     def load(cls, directory: str) -> State | None:
-        """Reads `state.json`; None where there is none. Raises OSError, ValueError, KeyError."""
+        """Reads `state.json`; None where there is none. Raises OSError, ValueError (torn)."""
         try:
-            form = _read(os.path.join(directory, STATE_FILE))
+            form = json_file.read(os.path.join(directory, STATE_FILE))
         except (FileNotFoundError, NotADirectoryError):
             return None
         return cls.from_form(form)
@@ -288,26 +333,3 @@ def utc(seconds: float) -> datetime:
 
 def _text(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _read(path: str) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        form = json.load(file)
-    if not isinstance(form, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    return form
-
-
-def _replace(path: str, form: Mapping[str, object], *, durable: bool = False) -> None:
-    # The old file stays whole until the new one is: a reader never sees half a state.
-    draft = path + ".new"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        data = json.dumps(form).encode()
-        while data:
-            data = data[os.write(descriptor, data) :]
-        if durable:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(draft, path)

@@ -7,9 +7,14 @@ process in reserve that waits for the next request, since a fork takes longer
 than all the rest of a start. Both end with their server.
 
 Jobs:
-- `run` (`directory`, `boot_id`): a supervisor for the `spec.json` there; the
-  socket is its first control connection.
+- `run` (`directory`, `boot_id`, `secrets`): a supervisor for the `spec.json`
+  there; the socket is its first control connection. With `secrets` true, the
+  first line on it is `{"secrets": {name: value}}`, a part of the environment
+  that is written nowhere.
 - `settle` (`project`, `log_id`, `boot_id`): `settle.settle`, answered with `settled`.
+- `command`: the request is the first line on the socket, since an environment
+  can be too large for a message; see `command.run`. Answered with `begun` once
+  the line is there, and then with the result.
 
 A job that has no effect says `{"refused": reason, "message": …}` and closes.
 Reasons: `locked` (another process holds the project), `failed`.
@@ -17,8 +22,6 @@ Reasons: `locked` (another process holds the project), `failed`.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import gc
 import json
 import os
@@ -26,19 +29,23 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from att_server.supervisor import app_process
+from att_server.supervisor import app_process, cgroup, command
+from att_server.supervisor.own_log import OwnLog
 from att_server.supervisor.process import Supervisor, take_lock
 from att_server.supervisor.settle import settle
-from att_server.supervisor.state import Spec
+from att_server.supervisor.spec import Spec
 
-CRASH_FILE = "crash.txt"
 LOCK_WITHIN = 1.0
 """Seconds that a supervisor whose end is on disk already gets to let go of the project."""
 _MAX_REQUEST = 64 * 1024
+_MAX_LINE = 2 * 1024 * 1024
+_LINE_WITHIN = 5.0
+"""Seconds that the server has to send the first line, and to take an answer."""
+_FORK_AGAIN = 0.05
+"""Seconds after which a process that ended without a request is replaced."""
 _PR_SET_NAME = 15
 
 
@@ -49,6 +56,9 @@ def main(descriptor: int) -> None:
     _name("att-zygote")
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
+    # Nobody waits for the children, which outlive this process anyway.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    cgroup.delegated()  # is remembered for all that are forked
     # What is frozen is never touched by a collection, so its pages stay shared.
     gc.collect()
     gc.freeze()
@@ -76,26 +86,20 @@ def _served(channel: socket.socket) -> bool:
 def _await_taken(channel: socket.socket) -> None:
     """Has a process wait for the next request, and returns when it has one or is gone.
 
-    The process is nobody's child and has a session of its own. Raises OSError.
+    Raises OSError.
     """
     taken, takes = os.pipe2(os.O_CLOEXEC)
     try:
-        between = os.fork()
-        if between == 0:
-            status = 1
+        if os.fork() == 0:
             try:
-                if os.fork() == 0:
-                    os.close(taken)
-                    _await_job(channel, takes)
-                status = 0
+                os.close(taken)
+                _await_job(channel, takes)
             finally:
-                os._exit(status)
+                os._exit(0)
         os.close(takes)
         takes = -1
-        _, status = os.waitpid(between, 0)
-        if status != 0:
-            raise ChildProcessError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        os.read(taken, 1)
+        if not os.read(taken, 1):
+            time.sleep(_FORK_AGAIN)  # it was killed; so may be the next one
     finally:
         os.close(taken)
         if takes >= 0:
@@ -104,7 +108,9 @@ def _await_taken(channel: socket.socket) -> None:
 
 def _await_job(channel: socket.socket, takes: int) -> None:
     os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message, connection = _receive(channel)
+    os.write(takes, b".")
     os.close(takes)
     channel.close()
     if connection is not None:
@@ -114,7 +120,11 @@ def _await_job(channel: socket.socket, takes: int) -> None:
 def _receive(channel: socket.socket) -> tuple[bytes, socket.socket | None]:
     """The next request and its descriptor, None when the server is gone."""
     message, descriptors, _, _ = socket.recv_fds(channel, _MAX_REQUEST, 1)
-    return message, socket.socket(fileno=descriptors[0]) if descriptors else None
+    if not descriptors:
+        return message, None
+    connection = socket.socket(fileno=descriptors[0])
+    connection.set_inheritable(False)
+    return message, connection
 
 
 def _refuse_next(channel: socket.socket, message: str) -> None:
@@ -129,21 +139,30 @@ def _work(connection: socket.socket, request: Mapping[str, Any]) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    _name("att-supervisor")
     try:
-        if request["job"] == "run":
-            _supervise(connection, request["directory"], request["boot_id"])
-        else:
-            _settle(connection, request["project"], request["log_id"], request["boot_id"])
+        match request["job"]:
+            case "run":
+                _name("att-supervisor")
+                _supervise(connection, request)
+            case "settle":
+                _name("att-settle")
+                _settle(connection, request["project"], request["log_id"], request["boot_id"])
+            case "command":
+                _name("att-command")
+                _command(connection)
+            case unknown:
+                refuse(connection, "failed", f"{unknown!r} is no job")
     except BaseException as error:  # the last resort of a process without a terminal
-        _leave_word(request)
+        _leave_word(request, error)
         refuse(connection, "failed", f"{type(error).__name__}: {error}")
         raise
     finally:
         os._exit(0)
 
 
-def _supervise(connection: socket.socket, directory: str, boot_id: str) -> None:
+def _supervise(connection: socket.socket, request: Mapping[str, Any]) -> None:
+    directory, boot_id = request["directory"], request["boot_id"]
+    secrets = _first_line(connection)["secrets"] if request.get("secrets") else {}
     spec = Spec.load(directory)
     project = os.path.dirname(os.path.dirname(directory))
     deadline = time.monotonic() + LOCK_WITHIN
@@ -154,7 +173,35 @@ def _supervise(connection: socket.socket, directory: str, boot_id: str) -> None:
         time.sleep(0.005)
     app_process.become_subreaper()
     settle(project, log_id=spec.log_id, boot_id=boot_id)
-    Supervisor(directory, spec, lock=lock, boot_id=boot_id, server=connection).run()
+    cgroup.clear(spec.log_id)
+    Supervisor(
+        directory, spec, lock=lock, boot_id=boot_id, server=connection, secrets=secrets
+    ).run()
+
+
+def _command(connection: socket.socket) -> None:
+    request = _first_line(connection)
+    _tell(connection, {"begun": True})
+    app_process.become_subreaper()
+    result = command.run(connection, request)
+    if result is not None:
+        _tell(connection, result)
+
+
+def _first_line(connection: socket.socket) -> Mapping[str, Any]:
+    """The JSON object in the first line; nothing behind it is taken. Raises OSError, ValueError."""
+    connection.settimeout(_LINE_WITHIN)
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        seen = connection.recv(_MAX_LINE, socket.MSG_PEEK)
+        if not seen or len(line) > _MAX_LINE:
+            raise ValueError("the first line did not come as a whole")
+        line += connection.recv(seen.find(b"\n") + 1 or len(seen))
+    connection.settimeout(None)
+    request = json.loads(line)
+    if not isinstance(request, dict):
+        raise ValueError("the first line is no JSON object")
+    return request
 
 
 def _settle(connection: socket.socket, project: str, log_id: str, boot_id: str) -> None:
@@ -162,6 +209,7 @@ def _settle(connection: socket.socket, project: str, log_id: str, boot_id: str) 
         refuse(connection, "locked", "a supervisor has the project")
         return
     settle(project, log_id=log_id, boot_id=boot_id)
+    cgroup.clear(log_id)
     _tell(connection, {"settled": True})
 
 
@@ -172,17 +220,14 @@ def _tell(connection: socket.socket, message: Mapping[str, object]) -> None:
         return  # the server is gone; there is nobody else to tell
 
 
-def _leave_word(request: Mapping[str, Any]) -> None:
-    directory = request.get("directory") or request["project"]
-    try:
-        with open(os.path.join(directory, CRASH_FILE), "w", encoding="utf-8") as file:
-            traceback.print_exc(file=file)
-    except OSError:
-        return
+def _leave_word(request: Mapping[str, Any], error: BaseException) -> None:
+    """Writes down why a job of a project failed."""
+    project = request.get("project") or os.path.dirname(os.path.dirname(request["directory"]))
+    OwnLog(project).defect(error, where=request["job"])
 
 
 def _name(name: str) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+    app_process.libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from att_server.app import Adapters, serving
 from att_server.testing.clock import FakeClock
-from att_server.testing.commands import FakeCommandFinder
+from att_server.testing.commands import FakeCommandFinder, FakeCommandRunner
 from att_server.testing.driver import FakeRuntimeDriver
 from att_server.testing.log_store import MemoryLogStore
 from att_server.testing.prober import FakeProber
 from att_server.testing.settings import FakeSettingsReader
 from att_server.testing.state_store import MemoryStateStore
+from att_server.testing.templates import FakeTemplateStore
 
 
 def fake_adapters(**given: object) -> Adapters:
@@ -27,7 +28,9 @@ def fake_adapters(**given: object) -> Adapters:
         driver=FakeRuntimeDriver(clock=clock),
         prober=FakeProber(clock),
         commands=FakeCommandFinder(),
+        helpers=FakeCommandRunner(),
         settings=FakeSettingsReader(),
+        templates=FakeTemplateStore(),
         clock=clock,
     )
     return replace(fakes, **given)  # type: ignore[arg-type]  # checked by the dataclass's users

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from att_server.core.errors import AttError
 from att_server.core.model import Event, EventFilter, Project, RequestClaim
@@ -21,6 +22,7 @@ class MemoryStateStore:
         self._events: list[Event] = []
         self._claims: dict[str, RequestClaim] = {}
         self._epoch = 0
+        self._numbers: dict[str, int] = {}
         self._closed = False
 
     async def projects(self) -> Sequence[Project]:
@@ -28,11 +30,16 @@ class MemoryStateStore:
         self._check_open()
         return [project for _, project in sorted(self._projects.items())]
 
-    async def put_project(self, project: Project, *events: Event) -> None:
-        """Inserts or replaces the project with its id."""
+    async def put_project(
+        self, project: Project, *events: Event, claim: RequestClaim | None = None
+    ) -> RequestClaim | None:
+        """Inserts or replaces the project with its id, unless the claim is kept already."""
         self._check_writable()
+        if claim is not None and (kept := self._take(claim)) is not None:
+            return kept
         self._projects[project.project_id] = project
         self._append(events)
+        return None
 
     async def delete_project(self, project_id: str, *events: Event) -> None:
         """Removes the project; without effect if there is none."""
@@ -40,10 +47,14 @@ class MemoryStateStore:
         if self._projects.pop(project_id, None) is not None:
             self._append(events)
 
-    async def append_events(self, *events: Event) -> None:
-        """Appends events in order."""
+    async def append_events(
+        self, *events: Event, outcomes: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Appends events in order, and keeps what claimed requests began."""
         self._check_writable()
         self._append(events)
+        for request_id, outcome in outcomes.items():
+            self._set_outcome(request_id, outcome)
 
     async def list_events(
         self, selected: EventFilter, *, cursor: int, limit: int, tail: bool = False
@@ -64,16 +75,12 @@ class MemoryStateStore:
     async def claim_request(self, claim: RequestClaim) -> RequestClaim | None:
         """Keeps the claim and returns None, or returns the one kept under its id."""
         self._check_writable()
-        kept = self._claims.get(claim.request_id)
-        if kept is None:
-            self._claims[claim.request_id] = claim
-        return kept
+        return self._take(claim)
 
     async def set_request_outcome(self, request_id: str, outcome: str) -> None:
         """Keeps what a claimed request began."""
         self._check_writable()
-        if request_id in self._claims:
-            self._claims[request_id] = replace(self._claims[request_id], outcome=outcome)
+        self._set_outcome(request_id, outcome)
 
     async def next_epoch(self) -> int:
         """A number that is higher than every one returned before, from 1."""
@@ -81,9 +88,29 @@ class MemoryStateStore:
         self._epoch += 1
         return self._epoch
 
+    async def number(self, name: str) -> int | None:
+        """The number that is kept under `name`, None if there is none."""
+        self._check_open()
+        return self._numbers.get(name)
+
+    async def raise_number(self, name: str, value: int) -> None:
+        """Keeps `value` under `name`, unless a number that is not lower is kept there."""
+        self._check_writable()
+        self._numbers[name] = max(value, self._numbers.get(name, value))
+
     async def aclose(self) -> None:
         """Closes the store; every later call fails."""
         self._closed = True
+
+    def _take(self, claim: RequestClaim) -> RequestClaim | None:
+        kept = self._claims.get(claim.request_id)
+        if kept is None:
+            self._claims[claim.request_id] = claim
+        return kept
+
+    def _set_outcome(self, request_id: str, outcome: str) -> None:
+        if request_id in self._claims:
+            self._claims[request_id] = replace(self._claims[request_id], outcome=outcome)
 
     def _append(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -103,6 +130,7 @@ def _selects(selected: EventFilter, event: Event) -> bool:
     return (
         selected.project_id in ("", event.project_id)
         and selected.cycle_id in ("", event.cycle_id)
+        and (not selected.run_ids or event.run_id in selected.run_ids)
         and (
             not selected.event_types
             or any(

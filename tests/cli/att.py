@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 ATT = (sys.executable, "-m", "att_client.cli")
 PATIENCE = 60
@@ -40,11 +41,14 @@ class Ended:
         return error
 
 
-def att(*arguments: str, target: str = "", env: dict[str, str] | None = None) -> Ended:
+def att(
+    *arguments: str, target: str = "", env: dict[str, str] | None = None, cwd: Path | None = None
+) -> Ended:
     """Runs `att` to its end."""
     process = subprocess.run(
         [*ATT, *arguments],
         env=environment(target, env),
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=PATIENCE,

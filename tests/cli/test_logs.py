@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -207,3 +209,56 @@ def test_a_follow_survives_the_server(tmp_path_factory: pytest.TempPathFactory) 
     objects = [json.loads(line) for line in lines]
     assert [o["sequence"] for o in objects] == list(range(len(objects)))
     assert [o["line"] for o in objects if "line" in o] == [str(n) for n in range(2000)]
+
+
+SEVERE = r"""
+import os
+os.write(1, b"printed\nINFO:     up\n")
+os.write(2, b"ERROR:root:no\nTraceback (most recent call last):\n  File \"x\"\nKeyError: 1\n")
+os.write(2, b"WARNING:root:" + b"x" * 70_000 + b"\n")
+"""
+
+
+def test_each_line_stands_behind_its_severity(target: str, run_app: RunApp) -> None:
+    run_app("severe", SEVERE)
+    ended = att("logs", "severe", "--severity", target=target)
+    assert ended.code == 0
+    assert sorted(ended.stdout.decode().splitlines()) == [
+        "-        printed",
+        'ERROR      File "x"',
+        "ERROR    ERROR:root:no",
+        "ERROR    KeyError: 1",
+        "ERROR    Traceback (most recent call last):",
+        "INFO     INFO:     up",
+        "WARNING  WARNING:root:" + "x" * 70_000,
+    ]
+    assert "exit code 0" in ended.stderr
+    as_json = att("logs", "severe", "--severity", "--json", target=target)
+    found = [(item["severity"], item["line"]) for item in as_json.items if "line" in item]
+    assert ("error", "KeyError: 1") in found
+    assert ("unspecified", "printed") in found
+    assert [severity for severity, _ in found].count("warning") == 2  # in two parts
+    assert not any(
+        "severity" in item for item in att("logs", "severe", "--json", target=target).items
+    )
+
+
+def test_severities_have_colours_on_a_terminal_only(target: str, run_app: RunApp) -> None:
+    run_app("coloured", "import os; os.write(2, b'ERROR:root:no\\nINFO:root:yes\\n')")
+    main, other = pty.openpty()
+    try:
+        for env, error in (({}, b"\x1b[31mERROR    ERROR:root:no\x1b[0m\r\n"), NO_COLOUR):
+            process = subprocess.Popen(
+                [*ATT, "logs", "coloured", "--severity"],
+                env=environment(target, {"NO_COLOR": ""} | env),
+                stdout=other,
+                stderr=subprocess.DEVNULL,
+            )
+            assert process.wait(PATIENCE) == 0
+            assert os.read(main, 1000) == error + b"INFO     INFO:root:yes\r\n"
+    finally:
+        os.close(main)
+        os.close(other)
+
+
+NO_COLOUR = ({"NO_COLOR": "1"}, b"ERROR    ERROR:root:no\r\n")

@@ -18,6 +18,8 @@ _CLASSES = {
     "LogItem",
     "LogLine",
     "Pager",
+    "SeverityReader",
+    "RuntimeWatch",
 }
 _FUNCTIONS = {"connect", "log_items"}
 _MESSAGES = {
@@ -48,12 +50,14 @@ _MESSAGES = {
     "RuntimeSettings",
     "RuntimeUsage",
     "TcpProbe",
+    "WatchRuntimesResponse",
 }
 _ENUMS = {
     "DesiredState",
     "ErrorReason",
     "LogAnchor",
     "LogGapReason",
+    "LogSeverity",
     "LogStream",
     "ProjectMode",
     "RestartPolicyCondition",

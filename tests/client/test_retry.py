@@ -26,10 +26,10 @@ _MODULES: tuple[Any, ...] = (
 )
 
 
-def test_the_service_config_repeats_only_on_unavailable() -> None:
+def test_the_service_config_repeats_only_what_a_server_that_is_gone_answers() -> None:
     (entry,) = json.loads(SERVICE_CONFIG)["methodConfig"]
     policy = entry["retryPolicy"]
-    assert policy["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
     assert 2 <= policy["maxAttempts"] <= 5
 
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from att_server.adapters.sqlite_store import SqliteStateStore
-from att_server.core.model import DesiredState, Event, Project, ProjectMode, RuntimeSettings
+from att_server.core.model import DesiredState, Event, Project, ProjectMode
+from att_server.core.settings import RuntimeSettings
 
 
 async def write(path: Path, name: str) -> None:

@@ -15,13 +15,24 @@ from att_server.core.model import (
     DesiredState,
     Event,
     EventFilter,
-    HttpProbe,
     Project,
     ProjectMode,
     RequestClaim,
-    RuntimeSettings,
 )
 from att_server.core.ports import StateStore
+from att_server.core.settings import (
+    CommandProbe,
+    GrpcProbe,
+    HttpProbe,
+    LogProbe,
+    Probe,
+    ProbeKind,
+    ResourceLimits,
+    RestartCondition,
+    RestartPolicy,
+    RuntimeSettings,
+    TcpProbe,
+)
 from att_server.testing.state_store import MemoryStateStore
 
 TIME = datetime(2030, 1, 2, 3, 4, 5, 678_901, UTC)
@@ -46,18 +57,35 @@ def project(project_id: str = "web") -> Project:
         runtime=RuntimeSettings(
             command=("python", "app.py", "\u2603 \n"),
             env={"A": "1", "B": ""},
+            env_file="secrets/größer.env",
             stop_grace=timedelta(milliseconds=1_500),
-            readiness=HttpProbe(
-                url="http://127.0.0.1:8000/health",
+            restart=RestartPolicy(
+                condition=RestartCondition.ON_FAILURE,
+                initial_backoff=timedelta(milliseconds=250),
+                max_backoff=timedelta(minutes=5),
+                backoff_factor=1.7,
+                backoff_jitter=0.3,
+                max_restarts=0,
+                window=timedelta(days=1),
+                stable_after=timedelta(0),
+            ),
+            limits=ResourceLimits(
+                memory_bytes=2**53, open_files=16, processes=None, cpu_time=timedelta(hours=1)
+            ),
+            readiness=Probe(
+                kind=HttpProbe(url="http://127.0.0.1:8000/health"),
                 interval=timedelta(milliseconds=100),
                 threshold=3,
                 deadline=timedelta(minutes=2),
             ),
+            liveness=Probe(kind=TcpProbe(port=8000), threshold=5),
         ),
         mode=ProjectMode.SAFE,
         log_id="0" * 26,
         desired=DesiredState.RUNNING,
-        desired_runtime=RuntimeSettings(env={"C": "3"}, readiness=HttpProbe(url="http://[::1]/")),
+        desired_runtime=RuntimeSettings(
+            env={"C": "3"}, readiness=Probe(kind=HttpProbe(url="http://[::1]/"), threshold=1)
+        ),
         create_time=TIME,
         update_time=TIME + timedelta(microseconds=1),
     )
@@ -81,6 +109,23 @@ async def all_events(store: StateStore) -> Sequence[Event]:
 async def test_a_project_comes_back_as_it_was(store: StateStore) -> None:
     await store.put_project(project())
     assert await store.projects() == [project()]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        HttpProbe(url="http://localhost/"),
+        TcpProbe(host="::1", port=1),
+        CommandProbe(command=("a", "b c")),
+        GrpcProbe(target="unix:app.sock", service="a.B"),
+        LogProbe(pattern="größer"),
+    ],
+)
+async def test_a_probe_of_any_kind_comes_back_as_it_was(store: StateStore, kind: ProbeKind) -> None:
+    probe = Probe(kind=kind, threshold=2)
+    kept = replace(project(), runtime=RuntimeSettings(readiness=probe, liveness=probe))
+    await store.put_project(kept)
+    assert await store.projects() == [kept]
 
 
 async def test_projects_come_by_id(store: StateStore) -> None:
@@ -265,6 +310,16 @@ async def test_epochs_rise_from_1(store: StateStore) -> None:
     assert [await store.next_epoch() for _ in range(3)] == [1, 2, 3]
 
 
+async def test_a_number_is_kept_under_its_name_and_never_goes_back(store: StateStore) -> None:
+    assert await store.number("place") is None
+    kept = []
+    for value in (0, 7, 3, 7, 1 << 60):
+        await store.raise_number("place", value)
+        kept.append(await store.number("place"))
+    assert kept == [0, 7, 7, 7, 1 << 60]
+    assert await store.number("other") is None
+
+
 async def test_a_closed_store_refuses_every_call(store: StateStore) -> None:
     await store.aclose()
     calls = [
@@ -276,7 +331,42 @@ async def test_a_closed_store_refuses_every_call(store: StateStore) -> None:
         store.claim_request(claim()),
         store.set_request_outcome("r1", "x"),
         store.next_epoch(),
+        store.number("place"),
+        store.raise_number("place", 1),
     ]
     for call in calls:
         with pytest.raises(RuntimeError):
             await call
+
+
+async def test_a_project_is_put_with_the_claim_of_its_request(store: StateStore) -> None:
+    assert await store.put_project(project(), event(), claim=claim()) is None
+    assert await store.claim_request(claim()) == claim()
+    assert [kept.event_type for kept in await all_events(store)] == ["project.created"]
+
+
+async def test_a_request_that_was_claimed_changes_no_project(store: StateStore) -> None:
+    await store.put_project(project())
+    await store.claim_request(claim())
+    await store.set_request_outcome("r1", "run")
+    frozen = replace(project(), mode=ProjectMode.FROZEN)
+    kept = await store.put_project(frozen, event(), claim=claim(digest="other"))
+    assert kept == replace(claim(), outcome="run")
+    assert await store.projects() == [project()]
+    assert await all_events(store) == []
+
+
+async def test_outcomes_are_kept_with_the_events_that_tell_them(store: StateStore) -> None:
+    await store.claim_request(claim())
+    await store.append_events(event("runtime.started"), outcomes={"r1": "run", "unknown": "x"})
+    assert await store.claim_request(claim()) == replace(claim(), outcome="run")
+    assert len(await all_events(store)) == 1
+
+
+async def test_events_of_some_runs_are_found(store: StateStore) -> None:
+    await store.append_events(*(event("runtime.started", run_id=run) for run in "abc"))
+    found, cursor = await store.list_events(
+        EventFilter(event_types=("runtime.",), run_ids=("c", "a")), cursor=0, limit=10
+    )
+    assert [kept.run_id for kept in found] == ["a", "c"]
+    assert cursor == 3

@@ -24,8 +24,8 @@ from att_server.core.model import (
     Project,
     ProjectMode,
     RunEnded,
-    RuntimeSettings,
 )
+from att_server.core.settings import RuntimeSettings
 from att_server.testing.log_store import MemoryLogStore
 
 AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -320,6 +320,19 @@ async def test_a_stream_that_resumes_behind_the_end_of_its_run_ends_at_once(
     pages = stage.follow(LogPosition(cursor=2), until_run_id="run-1")
     rest = [followed async for followed in pages]
     assert [followed.page.records for followed in rest] == [()]
+
+
+async def test_a_run_that_was_over_before_its_start_was_read_ends_the_stream(
+    stage: Stage,
+) -> None:
+    pages = stage.follow(LogPosition(at_end=True), until_exit=True)
+    await soon(pages)
+    # Its end marker could not be written.
+    stage.store.append_started("web", "life-1", "run-1")
+    stage.logs.grew("web")
+    async with asyncio.timeout(10):
+        rest = [followed async for followed in pages]
+    assert [texts(followed.page.records) for followed in rest] == [["RunStarted"], []]
 
 
 async def test_a_stream_bound_to_a_run_whose_end_was_trimmed_ends(stage: Stage) -> None:

@@ -10,17 +10,15 @@ import pytest
 
 from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason
-from att_server.core.model import (
-    DesiredState,
-    Event,
-    EventFilter,
-    RuntimeSettings,
-)
+from att_server.core.model import DesiredState, Event, EventFilter
 from att_server.core.projects import ProjectManager
+from att_server.core.settings import RuntimeSettings
+from att_server.core.templates import Templates
 from att_server.testing.clock import FakeClock
 from att_server.testing.log_store import MemoryLogStore
 from att_server.testing.settings import FakeSettingsReader
 from att_server.testing.state_store import MemoryStateStore
+from att_server.testing.templates import FakeTemplateStore
 
 RUN = RuntimeSettings(command=("python", "app.py"))
 
@@ -31,6 +29,7 @@ class Stage:
     def __init__(self) -> None:
         self.store = MemoryStateStore()
         self.settings = FakeSettingsReader()
+        self.templates = FakeTemplateStore("nat", "other")
         self.clock = FakeClock()
         self.running: set[str] = set()
         self.projects = self.manager()
@@ -40,10 +39,12 @@ class Stage:
             store=self.store,
             logs=MemoryLogStore(),
             settings=self.settings,
+            templates=Templates(store=self.templates, events=self.store),
             clock=self.clock,
             stored=Bell(),
             is_directory=lambda path: path.name == "there",
             released=self.released,
+            desired_changed=lambda _: None,
         )
 
     @asynccontextmanager
@@ -97,6 +98,70 @@ async def test_a_path_that_is_no_directory_creates_nothing(stage: Stage, path: s
     assert refused.value.reason is Reason.PROJECT_PATH_INVALID
     assert refused.value.metadata == {"path": path}
     assert await stage.event_types() == []
+
+
+async def test_a_template_fills_the_directory_before_the_project_is_there(stage: Stage) -> None:
+    created = await stage.projects.create("web", "/new", RUN, template="nat", principal="")
+    assert created.path == Path("/new")
+    assert stage.templates.filled == {Path("/new"): "nat"}
+    events, _ = await stage.store.list_events(EventFilter(), cursor=0, limit=9)
+    assert [event.attributes for event in events] == [{"path": "/new", "template": "nat"}]
+
+
+async def test_creating_it_again_by_its_template_returns_it(stage: Stage) -> None:
+    created = await stage.projects.create("web", "/new", RUN, template="nat", principal="")
+    stage.templates.filled[Path("/new")] = "somebody worked there since"
+    again = await stage.projects.create("web", "/new", RUN, template="nat", principal="")
+    assert again == created
+    assert await stage.event_types() == ["project.created"]
+
+
+async def test_a_project_made_otherwise_is_not_taken_for_one_of_the_template(stage: Stage) -> None:
+    await stage.projects.create("plain", "/is/there", RUN, principal="")
+    await stage.projects.create("other", "/new", RUN, template="other", principal="")
+    for project_id, path in {"plain": "/is/there", "other": "/new"}.items():
+        with pytest.raises(AttError) as refused:
+            await stage.projects.create(project_id, path, RUN, template="nat", principal="")
+        assert refused.value.reason is Reason.PROJECT_SPEC_CONFLICT
+    assert stage.templates.filled == {Path("/new"): "other"}
+
+
+async def test_a_new_life_of_a_project_may_have_another_template(stage: Stage) -> None:
+    await stage.projects.create("web", "/new", RUN, template="other", principal="")
+    await stage.projects.delete("web", request_id="", principal="")
+    await stage.projects.create("web", "/newer", RUN, template="nat", principal="")
+    again = await stage.projects.create("web", "/newer", RUN, template="nat", principal="")
+    assert again.path == Path("/newer")
+
+
+async def test_an_unknown_template_is_refused_with_those_that_are_known(stage: Stage) -> None:
+    with pytest.raises(AttError) as refused:
+        await stage.projects.create("web", "/new", RUN, template="not", principal="")
+    assert refused.value.reason is Reason.FIELD_INVALID
+    assert [v.field for v in refused.value.violations] == ["template"]
+    assert "nat, other" in refused.value.message
+    assert stage.templates.filled == {}
+
+
+@pytest.mark.parametrize("path", ["relative", "/occupied"])
+async def test_a_directory_that_cannot_be_filled_creates_nothing(stage: Stage, path: str) -> None:
+    stage.templates.filled[Path("/occupied")] = ""
+    with pytest.raises(AttError) as refused:
+        await stage.projects.create("web", path, RUN, template="nat", principal="")
+    assert refused.value.reason is Reason.PROJECT_PATH_INVALID
+    assert refused.value.metadata == {"path": path}
+    assert await stage.event_types() == []
+
+
+async def test_a_filled_directory_whose_project_was_not_stored_is_taken_up_again(
+    stage: Stage,
+) -> None:
+    stage.store.write_error = AttError(Reason.STORAGE_FULL, "full", path="/")
+    with pytest.raises(AttError):
+        await stage.projects.create("web", "/new", RUN, template="nat", principal="")
+    stage.store.write_error = None
+    await stage.projects.create("web", "/new", RUN, template="nat", principal="")
+    assert await stage.event_types() == ["project.created"]
 
 
 async def test_a_project_that_could_not_be_stored_is_not_shown(stage: Stage) -> None:

@@ -3,165 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
-from att_server.core.background import Background
-from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason
-from att_server.core.model import (
-    DesiredState,
-    EventFilter,
-    HttpProbe,
-    Runtime,
-    RuntimeSettings,
-    RuntimeState,
-)
-from att_server.core.projects import ProjectManager
-from att_server.core.readiness import Readiness
-from att_server.core.run_table import RunTable
-from att_server.core.runtimes import RuntimeManager
-from att_server.testing.clock import FakeClock
-from att_server.testing.commands import FakeCommandFinder
-from att_server.testing.driver import FakeRuntimeDriver
-from att_server.testing.log_store import MemoryLogStore
-from att_server.testing.prober import FakeProber
-from att_server.testing.settings import FakeSettingsReader
-from att_server.testing.state_store import MemoryStateStore
-
-NONE = RuntimeSettings()
-RUN = RuntimeSettings(command=("serve",))
-HEALTH = "http://127.0.0.1:9/health"
-PROBED = RuntimeSettings(command=("serve",), readiness=HttpProbe(url=HEALTH))
-SOON = timedelta(seconds=5)
-
-
-class Server:
-    """The managers of one server; `again` is the next server on the same state."""
-
-    projects: ProjectManager
-    runtimes: RuntimeManager
-    runs: RunTable
-
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.store = MemoryStateStore()
-        self.driver = FakeRuntimeDriver(clock=self.clock)
-        self.prober = FakeProber(self.clock)
-        self.grew: list[str] = []
-
-    @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        stored = Bell()
-        async with Background() as background:
-            self.projects = ProjectManager(
-                store=self.store,
-                logs=MemoryLogStore(),
-                settings=FakeSettingsReader(),
-                clock=self.clock,
-                stored=stored,
-                is_directory=lambda _: True,
-                released=lambda project_id: self.runtimes.released(project_id),
-            )
-            self.runs = RunTable(
-                store=self.store,
-                clock=self.clock,
-                stored=stored,
-                first_revision=0,
-                log_grew=self.grew.append,
-            )
-            self.runtimes = RuntimeManager(
-                projects=self.projects,
-                runs=self.runs,
-                store=self.store,
-                driver=self.driver,
-                readiness=Readiness(
-                    runs=self.runs,
-                    driver=self.driver,
-                    prober=self.prober,
-                    clock=self.clock,
-                    background=background,
-                ),
-                commands=FakeCommandFinder(missing=frozenset({"gone"})),
-                clock=self.clock,
-                background=background,
-                inherited_env={"PATH": "/bin"},
-                last_lines=self.last_lines,
-            )
-            await self.projects.open()
-            await self.runtimes.open()
-            yield
-        await self.runs.flush_events()
-
-    async def last_lines(self, project_id: str, lines: int) -> list[str]:
-        return ["it said", "this"][:lines]
-
-    async def create(self, runtime: RuntimeSettings = RUN) -> None:
-        await self.projects.create("web", str(Path("/web")), runtime, principal="")
-
-    async def start(
-        self,
-        overrides: RuntimeSettings = NONE,
-        *,
-        wait_ready: bool = False,
-        request_id: str = "",
-        timeout: timedelta = SOON,
-    ) -> Runtime:
-        return await self.runtimes.start(
-            "web",
-            overrides,
-            wait_ready=wait_ready,
-            timeout=timeout,
-            request_id=request_id,
-            principal="local:7",
-        )
-
-    async def restart(self, *, request_id: str = "") -> Runtime:
-        return await self.runtimes.restart(
-            "web",
-            NONE,
-            wait_ready=False,
-            timeout=SOON,
-            grace=None,
-            request_id=request_id,
-            principal="local:7",
-        )
-
-    async def stop(self) -> Runtime:
-        return await self.runtimes.stop("web", grace=None, principal="local:7")
-
-    async def until(self, state: RuntimeState) -> Runtime:
-        async with asyncio.timeout(10):
-            while True:
-                entry = self.runs.entry("web")
-                seen = entry.changed.count
-                if self.runtimes.get("web").state is state:
-                    return self.runtimes.get("web")
-                await entry.changed.wait(seen)
-
-    async def events(self, prefix: str = "runtime.") -> list[str]:
-        await self.runs.flush_events()
-        events, _ = await self.store.list_events(
-            EventFilter(event_types=(prefix,)), cursor=0, limit=1000
-        )
-        return [event.event_type.removeprefix(prefix) for event in events]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    server = Server()
-    async with server.serving():
-        await server.create()
-        yield server
-
-
-def run_id(runtime: Runtime) -> str:
-    assert runtime.status is not None
-    return runtime.status.run_id
+from att_server.core.model import DesiredState, RuntimeState
+from att_server.core.settings import HttpProbe, Probe, RuntimeSettings
+from tests.core.fake_server import HEALTH, NONE, PROBED, Server, run_id
 
 
 async def test_an_app_without_a_probe_is_ready_as_it_runs(server: Server) -> None:
@@ -240,7 +89,9 @@ async def test_a_probed_app_is_ready_when_its_probe_holds(server: Server) -> Non
 
 
 async def test_as_many_successes_in_a_row_as_the_threshold_make_it_ready(server: Server) -> None:
-    probed = RuntimeSettings(command=("serve",), readiness=HttpProbe(url=HEALTH, threshold=2))
+    probed = RuntimeSettings(
+        command=("serve",), readiness=Probe(kind=HttpProbe(url=HEALTH), threshold=2)
+    )
     await server.projects.update("web", path=None, runtime=probed, principal="")
     await server.start()
     for healthy in (True, False, True):

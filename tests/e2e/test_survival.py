@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -238,3 +239,30 @@ async def test_nothing_is_left_of_a_deleted_project(server: ServerProcess) -> No
         await att.projects.delete("web")
         assert list((server.state_dir / "projects").iterdir()) == []
         assert [project async for project in att.projects.list()] == []
+
+
+async def test_calls_over_an_end_in_good_order_are_answered_or_told_that_nobody_serves(
+    server: ServerProcess,
+) -> None:
+    answered = 0
+    enough = asyncio.Event()
+
+    async def call() -> None:
+        nonlocal answered
+        async with att_client.connect(server.target) as att:
+            while not enough.is_set():
+                # The SDK repeats the call for a while; a server may take longer to start.
+                with contextlib.suppress(att_client.UnavailableError):
+                    await att.server.info()
+                    answered += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(4):
+            tasks.create_task(call())
+        for _ in range(3):
+            wanted = answered + 200
+            while answered < wanted:
+                await asyncio.sleep(0.001)
+            await asyncio.to_thread(server.terminate)
+            await asyncio.to_thread(server.start)
+        enough.set()

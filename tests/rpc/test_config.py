@@ -89,3 +89,31 @@ def test_an_unknown_log_level_is_refused() -> None:
     with pytest.raises(StartRefused) as refused:
         resolve("/a", log_level="loud")
     assert refused.value.reason is RefusalReason.CONFIG_INVALID
+
+
+def test_probe_hosts_come_from_arguments_and_environment() -> None:
+    environ = {"HOME": "/d", "ATT_PROBE_HOSTS": "db.example, ::1,"}
+    config = Config.resolve(
+        state_dir=None,
+        listen=None,
+        log_level="info",
+        environ=environ,
+        probe_hosts=["Web.Example", "10.0.0.7"],
+    )
+    assert config.probe_hosts == {"web.example", "10.0.0.7", "db.example", "::1"}
+    assert resolve("/a").probe_hosts == frozenset()
+
+
+@pytest.mark.parametrize(
+    "host", ["", "http://web", "web:80", "[::1]", "a b", "*", "a/b", "-web", "web.", "x" * 300]
+)
+def test_what_is_no_host_is_refused(host: str) -> None:
+    with pytest.raises(StartRefused) as caught:
+        Config.resolve(
+            state_dir="/a", listen=None, log_level="info", environ={}, probe_hosts=[host]
+        )
+    assert caught.value.reason is RefusalReason.CONFIG_INVALID
+
+
+def test_the_log_lies_below_the_state_directory() -> None:
+    assert resolve("/a").log_path == Path("/a/log/server.log")

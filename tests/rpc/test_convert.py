@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,6 @@ from att_server.core.model import (
     Event,
     EventFilter,
     GapReason,
-    HttpProbe,
     LogChunk,
     LogGap,
     LogPosition,
@@ -31,10 +31,22 @@ from att_server.core.model import (
     RunStarted,
     RunStatus,
     Runtime,
-    RuntimeSettings,
     RuntimeState,
 )
-from att_server.rpc import convert
+from att_server.core.settings import (
+    CommandProbe,
+    GrpcProbe,
+    HttpProbe,
+    LogProbe,
+    Probe,
+    ResourceLimits,
+    RestartCondition,
+    RestartPolicy,
+    RuntimeSettings,
+    TcpProbe,
+)
+from att_server.core.settings_rules import violations
+from att_server.rpc import convert, convert_settings, convert_time
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 SPANS = st.timedeltas(min_value=timedelta(), max_value=timedelta(days=4000))
@@ -58,52 +70,158 @@ def test_every_member_has_a_value_of_its_own(members: type[Enum], table: Mapping
 
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_times_survive(time: datetime) -> None:
-    message = convert.timestamp(time)
-    assert convert.to_datetime(message) == time
+    message = convert_time.timestamp(time)
+    assert convert_time.to_datetime(message) == time
     assert message.ToDatetime(UTC) == time
 
 
 @given(SPANS)
 def test_durations_survive(span: timedelta) -> None:
-    assert convert.to_timedelta(convert.duration(span)) == span
+    assert convert_time.to_timedelta(convert_time.duration(span)) == span
+
+
+TEXTS = st.text("ab:/", min_size=1, max_size=5)
+WORDS = st.lists(st.text("abc"), max_size=3).map(tuple)
+NUMBERS = st.none() | st.integers(0, 2**53)
+PROBES = st.builds(
+    Probe,
+    kind=st.one_of(
+        st.builds(HttpProbe, url=TEXTS),
+        st.builds(TcpProbe, host=TEXTS, port=st.integers(1, 65_535)),
+        st.builds(CommandProbe, command=WORDS),
+        st.builds(GrpcProbe, target=TEXTS, service=st.text("ab.")),
+        st.builds(LogProbe, pattern=TEXTS),
+    ),
+    interval=SPANS,
+    timeout=SPANS,
+    threshold=st.integers(1, 1000),
+    deadline=st.none() | SPANS,
+)
 
 
 @given(
     st.builds(
         RuntimeSettings,
-        command=st.lists(st.text("abc"), max_size=3).map(tuple),
+        command=WORDS,
         env=st.dictionaries(st.text("AB", min_size=1), st.text("x")),
+        env_file=st.none() | TEXTS,
         stop_grace=st.none() | SPANS,
-        readiness=st.none()
+        restart=st.none()
         | st.builds(
-            HttpProbe,
-            url=st.just("http://localhost/"),
-            interval=SPANS,
-            timeout=SPANS,
-            threshold=st.integers(1, 1000),
-            deadline=st.none() | SPANS,
+            RestartPolicy,
+            condition=st.sampled_from(RestartCondition),
+            initial_backoff=SPANS,
+            max_backoff=SPANS,
+            backoff_factor=st.floats(0, 100),
+            backoff_jitter=st.floats(0, 1),
+            max_restarts=st.integers(0, 10_000),
+            window=SPANS,
+            stable_after=SPANS,
         ),
+        limits=st.none()
+        | st.builds(
+            ResourceLimits,
+            memory_bytes=NUMBERS,
+            open_files=NUMBERS,
+            processes=NUMBERS,
+            cpu_time=st.none() | SPANS,
+        ),
+        readiness=st.none() | PROBES,
+        liveness=st.none() | PROBES,
     )
 )
 def test_settings_survive(settings: RuntimeSettings) -> None:
-    assert convert.to_runtime_settings(convert.runtime_settings(settings)) == settings
+    message = convert_settings.runtime_settings(settings)
+    assert convert_settings.to_runtime_settings(message) == settings
 
 
 def test_unset_settings_are_unset() -> None:
     message = project_pb2.RuntimeSettings()
-    assert convert.to_runtime_settings(message) == RuntimeSettings()
-    assert convert.runtime_settings(RuntimeSettings()) == message
+    assert convert_settings.to_runtime_settings(message) == RuntimeSettings()
+    assert convert_settings.runtime_settings(RuntimeSettings()) == message
 
 
 def test_a_probe_takes_the_documented_defaults() -> None:
-    probe = project_pb2.Probe(http=project_pb2.HttpProbe(url="http://localhost/"))
-    assert convert.to_http_probe(probe) == HttpProbe(
-        url="http://localhost/",
+    http = project_pb2.Probe(http=project_pb2.HttpProbe(url="http://localhost/"))
+    tcp = project_pb2.Probe(tcp=project_pb2.TcpProbe(port=80))
+    settings = convert_settings.to_runtime_settings(
+        project_pb2.RuntimeSettings(readiness=http, liveness=tcp)
+    )
+    assert settings.readiness == Probe(
+        kind=HttpProbe(url="http://localhost/"),
         interval=timedelta(seconds=1),
         timeout=timedelta(seconds=2),
         threshold=1,
         deadline=None,
     )
+    assert settings.liveness == Probe(kind=TcpProbe(host="127.0.0.1", port=80), threshold=3)
+
+
+def test_a_policy_takes_the_documented_defaults() -> None:
+    settings = convert_settings.to_runtime_settings(
+        project_pb2.RuntimeSettings(
+            restart=project_pb2.RestartPolicy(), limits=project_pb2.ResourceLimits()
+        )
+    )
+    assert settings.restart == RestartPolicy(
+        condition=RestartCondition.NEVER,
+        initial_backoff=timedelta(seconds=1),
+        max_backoff=timedelta(minutes=1),
+        backoff_factor=2,
+        backoff_jitter=0.1,
+        max_restarts=10,
+        window=timedelta(minutes=10),
+        stable_after=timedelta(minutes=1),
+    )
+    assert settings.limits == ResourceLimits()
+
+
+def test_every_restart_condition_has_a_value_of_its_own() -> None:
+    table = convert_settings.RESTART_CONDITIONS
+    assert set(table) == set(RestartCondition)
+    known = project_pb2.RestartPolicy.Condition.DESCRIPTOR.values_by_number.keys()
+    assert {0, *table.values()} == set(known)
+
+
+@given(
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(-(2**31), 2**31 - 1),
+    st.floats(),
+    st.integers(-(2**31), 2**31 - 1),
+)
+def test_whatever_a_message_holds_is_some_setting(
+    seconds: int, nanos: int, number: float, integer: int
+) -> None:
+    span = Duration(seconds=seconds, nanos=nanos)
+    probe = project_pb2.Probe(
+        tcp=project_pb2.TcpProbe(port=integer),
+        interval=span,
+        timeout=span,
+        threshold=integer,
+        deadline=span,
+    )
+    settings = convert_settings.to_runtime_settings(
+        project_pb2.RuntimeSettings(
+            stop_grace=span,
+            restart=project_pb2.RestartPolicy(
+                condition=integer,  # type: ignore[arg-type]  # unknown on purpose
+                initial_backoff=span,
+                max_backoff=span,
+                backoff_factor=number,
+                backoff_jitter=number,
+                max_restarts=integer,
+                window=span,
+                stable_after=span,
+            ),
+            limits=project_pb2.ResourceLimits(
+                memory_bytes=seconds, open_files=seconds, processes=seconds, cpu_time=span
+            ),
+            readiness=probe,
+            liveness=probe,
+        )
+    )
+    # The rules, too, take whatever that is.
+    assert violations(settings, allowed_hosts=frozenset()) is not None
 
 
 def test_a_project_says_what_is_kept_and_what_a_start_would_use() -> None:
@@ -205,7 +323,7 @@ def test_an_app_that_runs_is_all_there() -> None:
         (log_pb2.LogPosition(), LogPosition()),
         (log_pb2.LogPosition(cursor=0, log_id="l"), LogPosition(cursor=0, log_id="l")),
         (log_pb2.LogPosition(tail=0), LogPosition(tail=0)),
-        (log_pb2.LogPosition(since=convert.timestamp(NOW)), LogPosition(since=NOW)),
+        (log_pb2.LogPosition(since=convert_time.timestamp(NOW)), LogPosition(since=NOW)),
         (log_pb2.LogPosition(anchor=log_pb2.LOG_ANCHOR_BEGINNING), LogPosition()),
         (log_pb2.LogPosition(anchor=log_pb2.LOG_ANCHOR_END), LogPosition(at_end=True)),
     ],

@@ -101,6 +101,7 @@ def test_a_second_server_is_refused_and_told_the_first_one(directory: Path) -> N
         (["--state-dir", "/tmp"], "INSECURE_STATE_DIR"),
         (["--listen", "127.0.0.1:8080"], "LISTENER_NOT_ALLOWED"),
         (["--state-dir", ""], "CONFIG_INVALID"),
+        (["--probe-host", "http://web"], "CONFIG_INVALID"),
     ],
 )
 def test_a_refusal_is_one_line_with_its_reason(arguments: list[str], reason: str) -> None:
@@ -128,5 +129,10 @@ def test_with_json_the_ready_line_and_a_refusal_are_objects(directory: Path) -> 
         assert server.stdout is not None
         ready = json.loads(server.stdout.readline())
         server.terminate()
-        assert ready == {"ready": {"target": f"unix:{directory}/state/att.sock"}}
+        assert ready == {
+            "ready": {
+                "target": f"unix:{directory}/state/att.sock",
+                "log": f"{directory}/state/log/server.log",
+            }
+        }
         assert server.wait(PATIENCE) == 0

@@ -22,12 +22,14 @@ from att_server.adapters.control_client import connect
 from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.core.bell import Bell
 from att_server.core.model import RunSpec, RunStatus
+from att_server.core.settings import ResourceLimits, RestartCondition, RestartPolicy
 from att_server.supervisor import processes
 from att_server.supervisor.segment import (
     SEGMENT_HEADER_BYTES,
     Frame,
     FrameKind,
     frames_in,
+    run_to_text,
     segment_sequences,
 )
 from att_server.supervisor.state import State, supervisor_directories
@@ -131,6 +133,9 @@ class Host:
         probed: bool = False,
         directory: Path | None = None,
         env: dict[str, str] | None = None,
+        secrets: dict[str, str] | None = None,
+        restart: RestartPolicy | None = None,
+        limits: ResourceLimits | None = None,
     ) -> RunSpec:
         own = {} if env is None else env
         return RunSpec(
@@ -140,8 +145,11 @@ class Host:
             directory=directory or self.work,
             env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **own},
             own_env=own,
+            secrets=secrets or {},
             stop_grace=timedelta(seconds=grace),
             probed=probed,
+            restart=restart or RestartPolicy(),
+            limits=limits or ResourceLimits(),
         )
 
     def python(self, program: str, *arguments: str, **options: object) -> RunSpec:
@@ -203,6 +211,23 @@ class Host:
     def kinds(self, project: str = "app") -> list[int]:
         return [record.frame.kind for record in self.records(project)]
 
+    def runs(self, project: str = "app") -> list[str]:
+        """The ids of all runs in the log, each checked to be whole and apart from the others."""
+        found: list[str] = []
+        open_run: bytes | None = None
+        for record in self.records(project):
+            kind, run = record.frame.kind, record.frame.run
+            if kind == FrameKind.RUN_STARTED:
+                assert open_run is None
+                open_run = run
+                found.append(run_to_text(run))
+            else:
+                assert run == open_run
+                if kind == FrameKind.RUN_ENDED:
+                    open_run = None
+        assert len(found) == len(set(found))
+        return found
+
     def ends(self, project: str = "app") -> list[Record]:
         return [r for r in self.records(project) if r.frame.kind == FrameKind.RUN_ENDED]
 
@@ -216,6 +241,27 @@ class Host:
                     processes.send(process, signal.SIGKILL)
                 if state.run is not None:
                     processes.end_run(state.run.run_id, None, within=WITHIN)
+
+
+def policy(
+    condition: str = "on-failure",
+    *,
+    wait: float = 0.01,
+    factor: float = 1.0,
+    jitter: float = 0.0,
+    max_restarts: int = 10,
+    stable_after: float = 60.0,
+) -> RestartPolicy:
+    """A restart policy whose waits are short and known."""
+    return RestartPolicy(
+        condition=RestartCondition(condition),
+        initial_backoff=timedelta(seconds=wait),
+        max_backoff=timedelta(hours=1),
+        backoff_factor=factor,
+        backoff_jitter=jitter,
+        max_restarts=max_restarts,
+        stable_after=timedelta(seconds=stable_after),
+    )
 
 
 def alive(pid: int) -> bool:

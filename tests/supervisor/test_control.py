@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import select
 import socket
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 from att_server.adapters.supervisor_client import SupervisorDriver
-from att_server.supervisor.control import MAX_LINE, Command, ControlServer, Peer
+from att_server.core.model import RuntimeState
+from att_server.supervisor.control import MAX_LINE, MAX_PEERS, Command, ControlServer, Peer
 from tests.supervisor.host import WITHIN, Host, until
 
 
@@ -82,7 +84,26 @@ async def test_an_unknown_command_is_answered(wire: Wire) -> None:
         {"command": "signal", "number": 0},
         {"command": "signal", "number": 4711},
         {"command": "signal"},
+        {"command": "stop", "grace": True},
+        {"command": "stop", "grace": float("nan")},
+        {"command": "stop", "grace": 10**400},
+        {"command": "stop", "grace": [1]},
+        {"command": "signal", "number": [15]},
+        {"command": "signal", "number": 15.0},
+        {"command": "signal", "number": True},
+        {"command": "signal", "number": 10**1000},
+        {"command": "ready", "ready": "yes"},
+        {"command": "ready", "ready": None},
+        {"command": "fail"},
+        {"command": "fail", "reason": {"liveness_failed": 1}},
+        {"command": "fail", "reason": "crash_loop"},
         {"command": "hello", "epoch": "first"},
+        {"command": "hello", "epoch": True},
+        {"command": "hello", "epoch": None},
+        {"command": "hello", "epoch": 1.5},
+        {"command": "hello", "epoch": float("nan")},
+        {"command": "hello", "epoch": 2**63},
+        {"command": "stop", "epoch": 10**4000},
     ],
 )
 async def test_a_command_that_makes_no_sense_has_no_effect(
@@ -91,6 +112,33 @@ async def test_a_command_that_makes_no_sense_has_no_effect(
     before = host.state()
     wire.send(**{"id": 1, "epoch": 1, **command})
     assert wire.answer(1)["error"] == "invalid_argument"
+    assert host.state() == before
+
+
+@pytest.mark.parametrize("name", [None, 1, [], {}, "", "STOP", ["stop"], {"stop": 1}, "x" * 60_000])
+async def test_what_is_no_command_is_answered_briefly(name: object, wire: Wire, host: Host) -> None:
+    before = host.state()
+    wire.send(id={"any": ["id"]}, epoch=1, command=name)
+    while (answer := wire.receive()).get("id") != {"any": ["id"]}:
+        pass
+    assert answer["error"] == "unknown_command"
+    assert len(answer["message"]) < 200
+    assert host.state() == before
+
+
+async def test_an_epoch_below_all_is_refused(wire: Wire, host: Host) -> None:
+    wire.send(id=1, epoch=-5, command="stop")
+    assert wire.answer(1)["error"] == "stale_epoch"
+    assert host.state().state == "ready"
+
+
+async def test_commands_for_another_run_have_no_effect(wire: Wire, host: Host) -> None:
+    before = host.state()
+    for number, run_id in enumerate([None, "", 5, "01J0000000000000000000000A", [], {}]):
+        wire.send(id=number, epoch=1, command="fail", run_id=run_id, reason="liveness_failed")
+        assert wire.answer(number)["ok"] is True
+        wire.send(id=number, epoch=1, command="ready", run_id=run_id, ready=False)
+        assert wire.answer(number)["ok"] is True
     assert host.state() == before
 
 
@@ -103,7 +151,26 @@ async def test_a_server_that_was_superseded_is_refused(wire: Wire, host: Host) -
     assert host.state().epoch == 5
 
 
-@pytest.mark.parametrize("data", [b"not json\n", b"[]\n", b"x" * (2 * MAX_LINE), b"\xff\n", b"\n"])
+BAD_LINES = [
+    b"not json\n",
+    b"[]\n",
+    b"7\n",
+    b"null\n",
+    b'"hello"\n',
+    b"\xff\n",
+    b"\n",
+    b"\0\n",
+    b"x" * (2 * MAX_LINE),
+    b'{"id": 1, "epoch": 1, "command": "hello"' + b" " * (2 * MAX_LINE),
+    b"[" * 60_000 + b"\n",
+    b'{"a":' * 12_000 + b"\n",
+    b'{"id": ' + b"9" * 60_000 + b"}\n",
+    b"\xef\xbb\xbf{}\n",
+    b"\xed\xa0\x80\n",
+]
+
+
+@pytest.mark.parametrize("data", BAD_LINES)
 async def test_a_peer_that_talks_nonsense_is_dropped_alone(
     data: bytes, wire: Wire, host: Host
 ) -> None:
@@ -114,6 +181,68 @@ async def test_a_peer_that_talks_nonsense_is_dropped_alone(
     other.close()
     wire.send(id=1, epoch=1, command="hello")
     assert wire.answer(1)["ok"] is True
+
+
+async def test_a_gibibyte_without_a_newline_is_not_read(wire: Wire, host: Host) -> None:
+    pid = host.state().pid
+    before = resident(pid)
+    other = host.connect()
+    sent, block = 0, b"x" * (1 << 20)
+    with contextlib.suppress(OSError):
+        while sent < 1 << 30:
+            sent += other.send(block)
+    other.close()
+    assert sent < 1 << 23
+    assert resident(pid) - before < 2048
+    wire.send(id=1, epoch=1, command="hello")
+    assert wire.answer(1)["ok"] is True
+
+
+def resident(pid: int) -> int:
+    """KiB of memory of its own."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
+
+
+async def test_random_bytes_end_in_nothing_but_the_connection(wire: Wire, host: Host) -> None:
+    chance = random.Random(5)
+    before = host.state()
+    for _ in range(60):
+        other = host.connect()
+        with contextlib.suppress(OSError):
+            for _ in range(chance.randrange(1, 5)):
+                other.sendall(chance.randbytes(chance.randrange(1, 5000)))
+        other.close()
+    wire.send(id=1, epoch=1, command="hello")
+    assert wire.answer(1)["state"] == before.form()
+
+
+async def test_a_command_may_come_byte_by_byte_and_end_with_the_connection(
+    wire: Wire, host: Host
+) -> None:
+    for byte in b'{"id": 9, "epoch": 1, "command": "hello"}\n':
+        wire.connection.sendall(bytes([byte]))
+    assert wire.answer(9)["ok"] is True
+    half = host.connect()
+    half.sendall(b'{"id": 1, "epoch": 1, "comm')
+    half.close()
+    wire.send(id=1, epoch=1, command="hello")
+    assert wire.answer(1)["ok"] is True
+
+
+async def test_of_too_many_peers_the_oldest_goes(host: Host, running: SupervisorDriver) -> None:
+    pid = host.state().pid
+    peers = [Wire(host.connect()) for _ in range(3 * MAX_PEERS)]
+    peers[-1].send(id=1, epoch=1, command="hello")
+    assert peers[-1].answer(1)["ok"] is True
+    assert peers[0].ended()
+    assert len(os.listdir(f"/proc/{pid}/fd")) < MAX_PEERS + 40
+    for peer in peers:
+        peer.close()
+    # The server's own connection was among them; it comes back by itself.
+    stopped = await running.stop("app", None)
+    assert stopped is not None
+    assert stopped.state is RuntimeState.STOPPED
 
 
 async def test_peers_that_read_nothing_hold_nobody_up(host: Host, driver: SupervisorDriver) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from att_server.core.model import RuntimeState
 from att_server.supervisor import state as states
-from att_server.supervisor.state import Run, RunEnd, Spec, State
+from att_server.supervisor.spec import Spec
+from att_server.supervisor.state import Run, RunEnd, State
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

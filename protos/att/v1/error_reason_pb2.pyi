@@ -56,8 +56,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     [PERMISSION_DENIED; path]
     """
     ERROR_REASON_PROJECT_PATH_INVALID: _ErrorReason.ValueType  # 9
-    """The path is relative, does not exist, or is not a directory.
-    [INVALID_ARGUMENT; path]
+    """The path is relative, does not exist, or is not a directory; or it is not
+    empty where a template is to fill it. [INVALID_ARGUMENT; path]
     """
     ERROR_REASON_SETTINGS_INVALID: _ErrorReason.ValueType  # 10
     """The project's `att.toml` cannot be read as settings; the message names the
@@ -214,8 +214,8 @@ ERROR_REASON_PROJECT_PATH_NOT_ALLOWED: ErrorReason.ValueType  # 8
 [PERMISSION_DENIED; path]
 """
 ERROR_REASON_PROJECT_PATH_INVALID: ErrorReason.ValueType  # 9
-"""The path is relative, does not exist, or is not a directory.
-[INVALID_ARGUMENT; path]
+"""The path is relative, does not exist, or is not a directory; or it is not
+empty where a template is to fill it. [INVALID_ARGUMENT; path]
 """
 ERROR_REASON_SETTINGS_INVALID: ErrorReason.ValueType  # 10
 """The project's `att.toml` cannot be read as settings; the message names the

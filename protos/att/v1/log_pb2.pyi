@@ -436,6 +436,7 @@ class RunEnded(_message.Message):
     START_ERROR_FIELD_NUMBER: _builtins.int
     SUPERVISOR_LOST_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     exit_code: _builtins.int
     """Is the exit code, 0 to 255."""
     signal: _builtins.int
@@ -444,6 +445,8 @@ class RunEnded(_message.Message):
     """Says why it could not be started."""
     supervisor_lost: _builtins.bool
     """Is set when its supervisor was lost, so that the end is not known."""
+    reason: _builtins.str
+    """Says what ended it, as `RuntimeExit.reason`."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Is the time from start to end."""
@@ -456,10 +459,11 @@ class RunEnded(_message.Message):
         start_error: _builtins.str = ...,
         supervisor_lost: _builtins.bool = ...,
         duration: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "duration", b"duration", "exit_code", b"exit_code", "signal", b"signal", "start_error", b"start_error", "supervisor_lost", b"supervisor_lost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "duration", b"duration", "exit_code", b"exit_code", "signal", b"signal", "start_error", b"start_error", "supervisor_lost", b"supervisor_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "duration", b"duration", "exit_code", b"exit_code", "reason", b"reason", "signal", b"signal", "start_error", b"start_error", "supervisor_lost", b"supervisor_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cause: _TypeAlias = _typing.Literal["exit_code", "signal", "start_error", "supervisor_lost"]  # noqa: Y015
     _WhichOneofArgType_cause: _TypeAlias = _typing.Literal["cause", b"cause"]  # noqa: Y015

@@ -182,7 +182,9 @@ class RuntimeSettings(_message.Message):
 
     @_builtins.property
     def restart(self) -> Global___RestartPolicy:
-        """Says when an app that ended is started again. Unset: never."""
+        """Says when an app that ended is started again. Unset: never, but on failure
+        where `liveness` is set.
+        """
 
     @_builtins.property
     def limits(self) -> Global___ResourceLimits:
@@ -194,7 +196,10 @@ class RuntimeSettings(_message.Message):
 
     @_builtins.property
     def liveness(self) -> Global___Probe:
-        """Decides when a running app has to be restarted. Unset: never."""
+        """Decides when a running app has to be restarted: once it is ready, and the
+        probe has failed `threshold` times in a row. Any kind but `log`. Unset:
+        never.
+        """
 
     @_builtins.property
     def data_directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -263,6 +268,7 @@ class RestartPolicy(_message.Message):
     BACKOFF_JITTER_FIELD_NUMBER: _builtins.int
     MAX_RESTARTS_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
+    STABLE_AFTER_FIELD_NUMBER: _builtins.int
     condition: Global___RestartPolicy.Condition.ValueType
     """Selects the ends after which the app is started again."""
     backoff_factor: _builtins.float
@@ -285,6 +291,12 @@ class RestartPolicy(_message.Message):
     def window(self) -> _duration_pb2.Duration:
         """Is the span over which restarts are counted. Default 10 minutes."""
 
+    @_builtins.property
+    def stable_after(self) -> _duration_pb2.Duration:
+        """Is how long a run has to last for the wait to begin anew at
+        `initial_backoff`. Default 1 minute.
+        """
+
     def __init__(
         self,
         *,
@@ -295,10 +307,11 @@ class RestartPolicy(_message.Message):
         backoff_jitter: _builtins.float | None = ...,
         max_restarts: _builtins.int | None = ...,
         window: _duration_pb2.Duration | None = ...,
+        stable_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_factor", b"_backoff_factor", "_backoff_jitter", b"_backoff_jitter", "_max_restarts", b"_max_restarts", "backoff_factor", b"backoff_factor", "backoff_jitter", b"backoff_jitter", "initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff", "max_restarts", b"max_restarts", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_factor", b"_backoff_factor", "_backoff_jitter", b"_backoff_jitter", "_max_restarts", b"_max_restarts", "backoff_factor", b"backoff_factor", "backoff_jitter", b"backoff_jitter", "initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff", "max_restarts", b"max_restarts", "stable_after", b"stable_after", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_factor", b"_backoff_factor", "_backoff_jitter", b"_backoff_jitter", "_max_restarts", b"_max_restarts", "backoff_factor", b"backoff_factor", "backoff_jitter", b"backoff_jitter", "condition", b"condition", "initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff", "max_restarts", b"max_restarts", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_factor", b"_backoff_factor", "_backoff_jitter", b"_backoff_jitter", "_max_restarts", b"_max_restarts", "backoff_factor", b"backoff_factor", "backoff_jitter", b"backoff_jitter", "condition", b"condition", "initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff", "max_restarts", b"max_restarts", "stable_after", b"stable_after", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backoff_factor: _TypeAlias = _typing.Literal["backoff_factor"]  # noqa: Y015
     _WhichOneofArgType__backoff_factor: _TypeAlias = _typing.Literal["_backoff_factor", b"_backoff_factor"]  # noqa: Y015
@@ -326,14 +339,21 @@ class ResourceLimits(_message.Message):
     PROCESSES_FIELD_NUMBER: _builtins.int
     CPU_TIME_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
-    """Bounds the resident memory of the tree, in bytes."""
+    """Bounds the resident memory of the tree, in bytes, at least 1 MiB. An app
+    above it is killed: `memory_limit`.
+    """
     open_files: _builtins.int
-    """Bounds the open files of each process."""
+    """Bounds the open files of each process, at least 16."""
     processes: _builtins.int
-    """Bounds the number of processes."""
+    """Bounds the number of processes of the tree, at least 1. An app above it is
+    killed: `process_limit`; where control groups are delegated, it cannot make
+    more.
+    """
     @_builtins.property
     def cpu_time(self) -> _duration_pb2.Duration:
-        """Bounds the processor time of each process."""
+        """Bounds the processor time of each process, at least 1 s; a process above
+        it is killed.
+        """
 
     def __init__(
         self,
@@ -379,7 +399,7 @@ class Probe(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     threshold: _builtins.int
     """Is the number of equal results in a row that changes the verdict. Default
-    1, at most 1,000.
+    1 for readiness and 3 for liveness, at most 1,000.
     """
     @_builtins.property
     def http(self) -> Global___HttpProbe:
@@ -411,7 +431,9 @@ class Probe(_message.Message):
 
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
-        """Bounds the time from the start to the first success. Unset: no bound."""
+        """Bounds the time from the start until the probe first holds. An app that
+        misses it is ended, which counts as a failure. Unset: no bound.
+        """
 
     def __init__(
         self,
@@ -449,7 +471,9 @@ class HttpProbe(_message.Message):
 
     URL_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """Is the URL, `http://`; its host is a loopback address or `localhost`."""
+    """Is the URL, `http://`; its host is a loopback address, `localhost`, or one
+    that the server was told to allow.
+    """
     def __init__(
         self,
         *,
@@ -472,7 +496,9 @@ class TcpProbe(_message.Message):
     HOST_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
     host: _builtins.str
-    """Is a loopback address or `localhost`. Default `127.0.0.1`."""
+    """Is a loopback address, `localhost`, or a host that the server was told to
+    allow. Default `127.0.0.1`.
+    """
     port: _builtins.int
     """Is the port, 1 to 65535."""
     def __init__(
@@ -498,7 +524,9 @@ class CommandProbe(_message.Message):
     COMMAND_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Is the argument list, run in the project's directory."""
+        """Is the argument list, run in the project's directory with the app's
+        environment. Processes that it leaves behind are ended.
+        """
 
     def __init__(
         self,
@@ -522,7 +550,7 @@ class GrpcProbe(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     target: _builtins.str
-    """Is the target, `host:port` on loopback or `unix:PATH`."""
+    """Is the target: `host:port` with a host as in `TcpProbe`, or `unix:PATH`."""
     service: _builtins.str
     """Names the service that is asked about. Default: the server as a whole."""
     def __init__(

@@ -32,9 +32,13 @@ class CreateProjectRequest(_message.Message):
     project_id: _builtins.str
     """Names the project: `[a-z][a-z0-9-]{0,61}[a-z0-9]`."""
     path: _builtins.str
-    """Is the absolute path of an existing directory on the server's host."""
+    """Is the absolute path of an existing directory on the server's host; with
+    `template`, of one that is empty or absent.
+    """
     template: _builtins.str
-    """Names a template that fills the directory first. Unset: none."""
+    """Names a template that fills the directory first, wholly or not at all; an
+    unknown name is answered with those that there are. Unset: none.
+    """
     @_builtins.property
     def runtime(self) -> _project_pb2.RuntimeSettings:
         """Wins over the project's `att.toml`, key by key."""

@@ -46,7 +46,9 @@ class _RuntimeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuntimeS
     RUNTIME_STATE_BACKOFF: _RuntimeState.ValueType  # 7
     """It ended and waits to be started again; see `next_restart_time`."""
     RUNTIME_STATE_FAILED: _RuntimeState.ValueType  # 8
-    """It could not be started, or ended too often; see `reason`."""
+    """It could not be started, ended too often, or was ended because a probe
+    failed and its policy does not start it again; see `reason`.
+    """
     RUNTIME_STATE_UNKNOWN: _RuntimeState.ValueType  # 9
     """Its supervisor cannot be reached; the app may still run."""
 
@@ -74,7 +76,9 @@ RUNTIME_STATE_EXITED: RuntimeState.ValueType  # 6
 RUNTIME_STATE_BACKOFF: RuntimeState.ValueType  # 7
 """It ended and waits to be started again; see `next_restart_time`."""
 RUNTIME_STATE_FAILED: RuntimeState.ValueType  # 8
-"""It could not be started, or ended too often; see `reason`."""
+"""It could not be started, ended too often, or was ended because a probe
+failed and its policy does not start it again; see `reason`.
+"""
 RUNTIME_STATE_UNKNOWN: RuntimeState.ValueType  # 9
 """Its supervisor cannot be reached; the app may still run."""
 Global___RuntimeState: _TypeAlias = RuntimeState  # noqa: Y015
@@ -147,11 +151,19 @@ class Runtime(_message.Message):
     for.
     """
     reason: _builtins.str
-    """Says why the app is in this state: a word in snake case, such as `exited`,
-    `stop_requested`, `supervisor_lost`. Empty where the state says it all.
+    """Says why the app is in this state, in a word in snake case; empty where the
+    state says it all. In BACKOFF: `exited`, `signalled`, `start_error`,
+    `liveness_failed`, `startup_deadline`, `memory_limit`, `process_limit`,
+    `cpu_time_limit`, `oom_killed` or `supervisor_lost`. In FAILED: `crash_loop`,
+    or one of these where nothing is started again. In EXITED: `main_exited`,
+    `supervisor_lost`, `host_restarted` or a limit. In STOPPING and STOPPED:
+    `host_shutdown`, or what made ATT end it. In UNKNOWN:
+    `supervisor_unreachable`.
     """
     healthy: _builtins.bool
-    """Is the last verdict of the readiness probe. Unset: not probed."""
+    """Is the last verdict of the readiness probe, else of the liveness probe.
+    Unset: not probed.
+    """
     health_probe: _builtins.str
     """Names the kind of the last probe: process, http, tcp, command, grpc, log."""
     health_reason: _builtins.str
@@ -237,6 +249,7 @@ class RuntimeExit(_message.Message):
     SUPERVISOR_LOST_FIELD_NUMBER: _builtins.int
     EXIT_TIME_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     exit_code: _builtins.int
     """Is the exit code, 0 to 255."""
     signal: _builtins.int
@@ -245,6 +258,11 @@ class RuntimeExit(_message.Message):
     """Says why it could not be started."""
     supervisor_lost: _builtins.bool
     """Is set when its supervisor was lost, so that the end is not known."""
+    reason: _builtins.str
+    """Says what ended it, if neither the app itself nor a call did:
+    `liveness_failed`, `startup_deadline`, `memory_limit`, `process_limit`,
+    `cpu_time_limit`, `oom_killed` or `host_shutdown`.
+    """
     @_builtins.property
     def exit_time(self) -> _timestamp_pb2.Timestamp:
         """Is the time of the end."""
@@ -262,10 +280,11 @@ class RuntimeExit(_message.Message):
         supervisor_lost: _builtins.bool = ...,
         exit_time: _timestamp_pb2.Timestamp | None = ...,
         duration: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "duration", b"duration", "exit_code", b"exit_code", "exit_time", b"exit_time", "signal", b"signal", "start_error", b"start_error", "supervisor_lost", b"supervisor_lost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "duration", b"duration", "exit_code", b"exit_code", "exit_time", b"exit_time", "signal", b"signal", "start_error", b"start_error", "supervisor_lost", b"supervisor_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "duration", b"duration", "exit_code", b"exit_code", "exit_time", b"exit_time", "reason", b"reason", "signal", b"signal", "start_error", b"start_error", "supervisor_lost", b"supervisor_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cause: _TypeAlias = _typing.Literal["exit_code", "signal", "start_error", "supervisor_lost"]  # noqa: Y015
     _WhichOneofArgType_cause: _TypeAlias = _typing.Literal["cause", b"cause"]  # noqa: Y015
@@ -283,6 +302,8 @@ class RuntimeUsage(_message.Message):
     RESIDENT_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     PROCESS_COUNT_FIELD_NUMBER: _builtins.int
     OPEN_FILE_COUNT_FIELD_NUMBER: _builtins.int
+    CPU_TIME_FIELD_NUMBER: _builtins.int
+    MEASURE_TIME_FIELD_NUMBER: _builtins.int
     cpu_percent: _builtins.float
     """Is the share of one processor since the measurement before, in percent."""
     resident_memory_bytes: _builtins.int
@@ -291,6 +312,14 @@ class RuntimeUsage(_message.Message):
     """Is the number of processes."""
     open_file_count: _builtins.int
     """Is the number of open files."""
+    @_builtins.property
+    def cpu_time(self) -> _duration_pb2.Duration:
+        """Is the processor time that the present processes have used."""
+
+    @_builtins.property
+    def measure_time(self) -> _timestamp_pb2.Timestamp:
+        """Is the time of the measurement, at most 1 s before the answer."""
+
     def __init__(
         self,
         *,
@@ -298,10 +327,12 @@ class RuntimeUsage(_message.Message):
         resident_memory_bytes: _builtins.int = ...,
         process_count: _builtins.int = ...,
         open_file_count: _builtins.int = ...,
+        cpu_time: _duration_pb2.Duration | None = ...,
+        measure_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "measure_time", b"measure_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_percent", b"cpu_percent", "open_file_count", b"open_file_count", "process_count", b"process_count", "resident_memory_bytes", b"resident_memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_percent", b"cpu_percent", "cpu_time", b"cpu_time", "measure_time", b"measure_time", "open_file_count", b"open_file_count", "process_count", b"process_count", "resident_memory_bytes", b"resident_memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,8 +359,9 @@ class HealthCheck(_message.Message):
     health_reason: _builtins.str
     """Is one of: process_running process_not_running process_exited http_ok
     http_status http_error http_timeout command_ok command_exit command_timeout
-    command_error tcp_ok tcp_refused grpc_serving grpc_not_serving log_matched
-    port_owned_by_other_process.
+    command_error tcp_ok tcp_refused tcp_error tcp_timeout grpc_serving
+    grpc_not_serving grpc_error grpc_timeout log_matched log_not_matched
+    log_timeout port_owned_by_other_process.
     """
     exit_code: _builtins.int
     """Is the exit code of the process or command, where there is one."""

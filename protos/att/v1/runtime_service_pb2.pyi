@@ -395,8 +395,14 @@ class WatchRuntimesResponse(_message.Message):
     RUNTIMES_FIELD_NUMBER: _builtins.int
     DELETED_PROJECT_IDS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Is the revision to go on from."""
+    complete: _builtins.bool
+    """Says that `runtimes` are all there are: what else the caller knows was
+    deleted. Set in a first message that cannot tell what changed since
+    `after_revision`, since another server gave that.
+    """
     @_builtins.property
     def runtimes(self) -> _containers.RepeatedCompositeFieldContainer[_runtime_pb2.Runtime]:
         """Are the states that changed."""
@@ -411,10 +417,11 @@ class WatchRuntimesResponse(_message.Message):
         runtimes: _abc.Iterable[_runtime_pb2.Runtime] | None = ...,
         deleted_project_ids: _abc.Iterable[_builtins.str] | None = ...,
         revision: _builtins.int = ...,
+        complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_project_ids", b"deleted_project_ids", "revision", b"revision", "runtimes", b"runtimes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "deleted_project_ids", b"deleted_project_ids", "revision", b"revision", "runtimes", b"runtimes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,7 +83,7 @@ class RuntimeServiceServicer:
 
     def StartRuntime(self, request, context):
         """Starts the project's app. The same specification while it runs: returns the
-        running one. Idempotent by `request_id`.
+        running one; in BACKOFF it is started at once. Idempotent by `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

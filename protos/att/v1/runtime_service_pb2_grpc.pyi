@@ -35,7 +35,7 @@ class RuntimeServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RuntimeServiceAsyncStub: ...
     StartRuntime: _grpc.UnaryUnaryMultiCallable[_runtime_service_pb2.StartRuntimeRequest, _runtime_service_pb2.StartRuntimeResponse]
     """Starts the project's app. The same specification while it runs: returns the
-    running one. Idempotent by `request_id`.
+    running one; in BACKOFF it is started at once. Idempotent by `request_id`.
     """
     StopRuntime: _grpc.UnaryUnaryMultiCallable[_runtime_service_pb2.StopRuntimeRequest, _runtime_service_pb2.StopRuntimeResponse]
     """Stops the project's app and returns when its whole process tree is gone.
@@ -68,7 +68,7 @@ class RuntimeServiceAsyncStub(RuntimeServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartRuntime: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.StartRuntimeRequest, _runtime_service_pb2.StartRuntimeResponse]  # type: ignore[assignment]
     """Starts the project's app. The same specification while it runs: returns the
-    running one. Idempotent by `request_id`.
+    running one; in BACKOFF it is started at once. Idempotent by `request_id`.
     """
     StopRuntime: _aio.UnaryUnaryMultiCallable[_runtime_service_pb2.StopRuntimeRequest, _runtime_service_pb2.StopRuntimeResponse]  # type: ignore[assignment]
     """Stops the project's app and returns when its whole process tree is gone.
@@ -104,7 +104,7 @@ class RuntimeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_runtime_service_pb2.StartRuntimeResponse, _abc.Awaitable[_runtime_service_pb2.StartRuntimeResponse]]:
         """Starts the project's app. The same specification while it runs: returns the
-        running one. Idempotent by `request_id`.
+        running one; in BACKOFF it is started at once. Idempotent by `request_id`.
         """
 
     @_abc_1.abstractmethod

@@ -716,8 +716,8 @@ class ErrorReason(betterproto2.Enum):
 
     PROJECT_PATH_INVALID = 9
     """
-    The path is relative, does not exist, or is not a directory.
-    [INVALID_ARGUMENT; path]
+    The path is relative, does not exist, or is not a directory; or it is not
+    empty where a template is to fill it. [INVALID_ARGUMENT; path]
     """
 
     SETTINGS_INVALID = 10
@@ -1518,7 +1518,8 @@ class RuntimeState(betterproto2.Enum):
 
     FAILED = 8
     """
-    It could not be started, or ended too often; see `reason`.
+    It could not be started, ended too often, or was ended because a probe
+    failed and its policy does not start it again; see `reason`.
     """
 
     UNKNOWN = 9
@@ -1808,7 +1809,8 @@ class CommandProbe(betterproto2.Message):
 
     command: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
     """
-    Is the argument list, run in the project's directory.
+    Is the argument list, run in the project's directory with the app's
+    environment. Processes that it leaves behind are ended.
     """
 
 
@@ -1828,7 +1830,8 @@ class CreateProjectRequest(betterproto2.Message):
 
     path: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Is the absolute path of an existing directory on the server's host.
+    Is the absolute path of an existing directory on the server's host; with
+    `template`, of one that is empty or absent.
     """
 
     runtime: "RuntimeSettings | None" = betterproto2.field(
@@ -1840,7 +1843,8 @@ class CreateProjectRequest(betterproto2.Message):
 
     template: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Names a template that fills the directory first. Unset: none.
+    Names a template that fills the directory first, wholly or not at all; an
+    unknown name is answered with those that there are. Unset: none.
     """
 
 
@@ -3097,7 +3101,7 @@ class GrpcProbe(betterproto2.Message):
 
     target: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Is the target, `host:port` on loopback or `unix:PATH`.
+    Is the target: `host:port` with a host as in `TcpProbe`, or `unix:PATH`.
     """
 
     service: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3129,8 +3133,9 @@ class HealthCheck(betterproto2.Message):
     """
     Is one of: process_running process_not_running process_exited http_ok
     http_status http_error http_timeout command_ok command_exit command_timeout
-    command_error tcp_ok tcp_refused grpc_serving grpc_not_serving log_matched
-    port_owned_by_other_process.
+    command_error tcp_ok tcp_refused tcp_error tcp_timeout grpc_serving
+    grpc_not_serving grpc_error grpc_timeout log_matched log_not_matched
+    log_timeout port_owned_by_other_process.
     """
 
     health_checked_at: "datetime.datetime | None" = betterproto2.field(
@@ -3174,7 +3179,8 @@ class HttpProbe(betterproto2.Message):
 
     url: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Is the URL, `http://`; its host is a loopback address or `localhost`.
+    Is the URL, `http://`; its host is a loopback address, `localhost`, or one
+    that the server was told to allow.
     """
 
 
@@ -3833,14 +3839,15 @@ class Probe(betterproto2.Message):
     threshold: "int | None" = betterproto2.field(8, betterproto2.TYPE_INT32, optional=True)
     """
     Is the number of equal results in a row that changes the verdict. Default
-    1, at most 1,000.
+    1 for readiness and 3 for liveness, at most 1,000.
     """
 
     deadline: "datetime.timedelta | None" = betterproto2.field(
         9, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True
     )
     """
-    Bounds the time from the start to the first success. Unset: no bound.
+    Bounds the time from the start until the probe first holds. An app that
+    misses it is ended, which counts as a failure. Unset: no bound.
     """
 
 
@@ -4190,24 +4197,28 @@ class ResourceLimits(betterproto2.Message):
 
     memory_bytes: "int | None" = betterproto2.field(1, betterproto2.TYPE_INT64, optional=True)
     """
-    Bounds the resident memory of the tree, in bytes.
+    Bounds the resident memory of the tree, in bytes, at least 1 MiB. An app
+    above it is killed: `memory_limit`.
     """
 
     open_files: "int | None" = betterproto2.field(2, betterproto2.TYPE_INT64, optional=True)
     """
-    Bounds the open files of each process.
+    Bounds the open files of each process, at least 16.
     """
 
     processes: "int | None" = betterproto2.field(3, betterproto2.TYPE_INT64, optional=True)
     """
-    Bounds the number of processes.
+    Bounds the number of processes of the tree, at least 1. An app above it is
+    killed: `process_limit`; where control groups are delegated, it cannot make
+    more.
     """
 
     cpu_time: "datetime.timedelta | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True
     )
     """
-    Bounds the processor time of each process.
+    Bounds the processor time of each process, at least 1 s; a process above
+    it is killed.
     """
 
 
@@ -4262,6 +4273,14 @@ class RestartPolicy(betterproto2.Message):
     )
     """
     Is the span over which restarts are counted. Default 10 minutes.
+    """
+
+    stable_after: "datetime.timedelta | None" = betterproto2.field(
+        8, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True
+    )
+    """
+    Is how long a run has to last for the wait to begin anew at
+    `initial_backoff`. Default 1 minute.
     """
 
 
@@ -4501,6 +4520,11 @@ class RunEnded(betterproto2.Message):
     Is the time from start to end.
     """
 
+    reason: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    Says what ended it, as `RuntimeExit.reason`.
+    """
+
 
 default_message_pool.register_message("att.v1", "RunEnded", RunEnded)
 
@@ -4653,13 +4677,20 @@ class Runtime(betterproto2.Message):
 
     reason: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
     """
-    Says why the app is in this state: a word in snake case, such as `exited`,
-    `stop_requested`, `supervisor_lost`. Empty where the state says it all.
+    Says why the app is in this state, in a word in snake case; empty where the
+    state says it all. In BACKOFF: `exited`, `signalled`, `start_error`,
+    `liveness_failed`, `startup_deadline`, `memory_limit`, `process_limit`,
+    `cpu_time_limit`, `oom_killed` or `supervisor_lost`. In FAILED: `crash_loop`,
+    or one of these where nothing is started again. In EXITED: `main_exited`,
+    `supervisor_lost`, `host_restarted` or a limit. In STOPPING and STOPPED:
+    `host_shutdown`, or what made ATT end it. In UNKNOWN:
+    `supervisor_unreachable`.
     """
 
     healthy: "bool | None" = betterproto2.field(14, betterproto2.TYPE_BOOL, optional=True)
     """
-    Is the last verdict of the readiness probe. Unset: not probed.
+    Is the last verdict of the readiness probe, else of the liveness probe.
+    Unset: not probed.
     """
 
     health_probe: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)
@@ -4754,6 +4785,13 @@ class RuntimeExit(betterproto2.Message):
     Is the time from start to end.
     """
 
+    reason: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    Says what ended it, if neither the app itself nor a call did:
+    `liveness_failed`, `startup_deadline`, `memory_limit`, `process_limit`,
+    `cpu_time_limit`, `oom_killed` or `host_shutdown`.
+    """
+
 
 default_message_pool.register_message("att.v1", "RuntimeExit", RuntimeExit)
 
@@ -4800,7 +4838,8 @@ class RuntimeSettings(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Says when an app that ended is started again. Unset: never.
+    Says when an app that ended is started again. Unset: never, but on failure
+    where `liveness` is set.
     """
 
     limits: "ResourceLimits | None" = betterproto2.field(
@@ -4817,7 +4856,9 @@ class RuntimeSettings(betterproto2.Message):
 
     liveness: "Probe | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    Decides when a running app has to be restarted. Unset: never.
+    Decides when a running app has to be restarted: once it is ready, and the
+    probe has failed `threshold` times in a row. Any kind but `log`. Unset:
+    never.
     """
 
     data_directories: "list[str]" = betterproto2.field(9, betterproto2.TYPE_STRING, repeated=True)
@@ -4853,6 +4894,20 @@ class RuntimeUsage(betterproto2.Message):
     open_file_count: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
     """
     Is the number of open files.
+    """
+
+    cpu_time: "datetime.timedelta | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True
+    )
+    """
+    Is the processor time that the present processes have used.
+    """
+
+    measure_time: "datetime.datetime | None" = betterproto2.field(
+        6, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Is the time of the measurement, at most 1 s before the answer.
     """
 
 
@@ -5149,7 +5204,8 @@ class TcpProbe(betterproto2.Message):
 
     host: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Is a loopback address or `localhost`. Default `127.0.0.1`.
+    Is a loopback address, `localhost`, or a host that the server was told to
+    allow. Default `127.0.0.1`.
     """
 
     port: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
@@ -5466,6 +5522,13 @@ class WatchRuntimesResponse(betterproto2.Message):
     revision: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
     """
     Is the revision to go on from.
+    """
+
+    complete: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    Says that `runtimes` are all there are: what else the caller knows was
+    deleted. Set in a first message that cannot tell what changed since
+    `after_revision`, since another server gave that.
     """
 
 

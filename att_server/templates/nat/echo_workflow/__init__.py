@@ -1,0 +1,1 @@
+"""A workflow for the NeMo Agent Toolkit that needs no model and no network."""
