@@ -159,7 +159,7 @@ def _restore(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="att restore",
         description="Makes a state directory from a backup. The server that then serves it "
-        "starts every app that was meant to run.",
+        "starts what it would start after a reboot.",
     )
     parser.add_argument("file", metavar="FILE.tar.gz", help="an archive that `att backup` made")
     parser.add_argument(
@@ -182,8 +182,9 @@ def _restore(arguments: Sequence[str]) -> int:
         else:
             _print(
                 f"att: {made.state_dir} holds {made.projects} projects as of "
-                f"{made.backup_time.isoformat(timespec='seconds')}; `att serve` will start "
-                f"{made.starting} of them. Every log has a new log_id: clients read anew."
+                f"{made.backup_time.isoformat(timespec='seconds')}; {made.meant_to_run} of their "
+                "apps are meant to run, which `att serve` treats as after a reboot. Every log has "
+                "a new log_id: clients read anew."
             )
 
     return _done(work, as_json=given.json)

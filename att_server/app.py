@@ -27,6 +27,7 @@ from att_server.core.background import Background
 from att_server.core.bell import Bell
 from att_server.core.events import EventManager
 from att_server.core.health import HealthMonitor
+from att_server.core.intents import Intents
 from att_server.core.launch import Launcher, inherited_env
 from att_server.core.logs import LogManager
 from att_server.core.model import Event
@@ -234,6 +235,7 @@ def _managers(
         driver=driver,
         health=health,
         launcher=launcher,
+        intents=Intents(projects=projects, runs=runs, store=store, clock=clock),
         operations=operations,
         recoverer=recoverer,
         clock=clock,

@@ -5,24 +5,33 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from att_server.adapters.clock import SystemClock
-from att_server.adapters.log_backup import renew_log
+from att_server.adapters.log_backup import LastRun, renew_log
+from att_server.adapters.sqlite_store import SqliteStateStore
 from att_server.adapters.store_backup import renew_store
-from att_server.archive import STORE_NAME, BackupError, unpack
+from att_server.archive import STORE_NAME, ArchiveInfo, BackupError, unpack
 from att_server.backup import storage_errors
 from att_server.core.errors import RefusalReason, StartRefused
-from att_server.core.model import DesiredState
+from att_server.core.model import DesiredState, Event, Project
 from att_server.drafts import draft_directory, sync_directory, sync_tree
 from att_server.supervisor.processes import boot_id
+from att_server.supervisor.state import (
+    EXITED,
+    HOST_RESTARTED,
+    LOGS,
+    STOPPED,
+    SUPERVISORS,
+    State,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What was made. backup_time: of the backup. starting: apps that a server will start.
+    """What was made. backup_time: of the backup. meant_to_run: apps, by their desired state.
 
     ended_runs: that ran at the time of the backup, and have an end marker now.
     """
@@ -30,7 +39,7 @@ class Restored:
     state_dir: Path
     backup_time: datetime
     projects: int
-    starting: int
+    meant_to_run: int
     ended_runs: int
 
     def form(self) -> dict[str, object]:
@@ -56,33 +65,71 @@ def restore(archive: Path, state_dir: Path, *, stopped: bool) -> Restored:
             new = draft / "state"
             new.mkdir(mode=0o700)
             info = unpack(archive, new)
-            now = datetime.now(UTC)
-            projects = asyncio.run(
-                renew_store(
-                    new / STORE_NAME,
-                    new_log_id=SystemClock().new_id,
-                    now=now,
-                    stopped=stopped,
-                    origin={"backup_time": info.time.isoformat(), "release": info.release},
-                )
-            )
-            ended = [
-                renew_log(
-                    new / "projects" / project.project_id / "logs",
-                    log_id=project.log_id,
-                    boot_id=boot_id(),
-                    time=info.time,
-                )
-                for project in projects
-            ]
+            projects, ended = asyncio.run(_renew(new, info, stopped=stopped))
             sync_tree(new)
             _show(new, state_dir)
     return Restored(
         state_dir=state_dir,
         backup_time=info.time,
         projects=len(projects),
-        starting=sum(project.desired is DesiredState.RUNNING for project in projects),
-        ended_runs=sum(bool(run) for run in ended),
+        meant_to_run=sum(project.desired is DesiredState.RUNNING for project in projects),
+        ended_runs=ended,
+    )
+
+
+async def _renew(directory: Path, info: ArchiveInfo, *, stopped: bool) -> tuple[list[Project], int]:
+    """Makes what was unpacked a state of its own; its projects, and how many runs it ended."""
+    clock = SystemClock()
+    store = await SqliteStateStore.open(directory / STORE_NAME)
+    try:
+        asked = {project.project_id: project.desired for project in await store.projects()}
+        projects = await renew_store(
+            store, new_log_id=clock.new_id, now=clock.now(), stopped=stopped
+        )
+        await store.append_events(
+            Event(
+                event_type="server.restored",
+                time=clock.now(),
+                attributes={"backup_time": info.time.isoformat(), "release": info.release},
+            )
+        )
+    finally:
+        await store.aclose()
+    ended = 0
+    for project in projects:
+        place = directory / "projects" / project.project_id
+        last = renew_log(place / LOGS, log_id=project.log_id, boot_id=boot_id(), time=info.time)
+        if last is not None:
+            ended += last.alive
+            supervisor_id = clock.new_id()
+            state = _last_state(project, last, supervisor_id, asked[project.project_id])
+            kept = place / SUPERVISORS / supervisor_id
+            kept.mkdir(mode=0o700, parents=True)
+            state.save(str(kept))
+    return projects, ended
+
+
+def _last_state(project: Project, last: LastRun, supervisor_id: str, asked: DesiredState) -> State:
+    """What a supervisor would have left, had the host been restarted at the time of the backup.
+
+    It names no process, and the boot of no host: nothing is looked for or ended.
+    """
+    assert last.run.end is not None  # a restored log knows the end of every run
+    if last.alive:
+        name, reason = EXITED, HOST_RESTARTED
+    elif asked is DesiredState.STOPPED:
+        name, reason = STOPPED, ""
+    else:
+        name, reason = last.run.end.conclusion
+    unknown = State.unknown(supervisor_id, project.project_id, log_id=project.log_id, boot_id="")
+    return replace(
+        unknown,
+        state=name,
+        reason=reason,
+        run=last.run,
+        command=last.command,
+        release_id=last.release_id,
+        marker_sequence=last.marker_sequence,
     )
 
 

@@ -218,7 +218,7 @@ def _lock(directory: Path, holder: Holder | None) -> Check:
     there = (directory / "att.sock").is_socket()
     if holder is None:
         left = ", and the socket of one that was killed; the next one replaces it" if there else ""
-        return check("server lock", True, f"no server holds the directory{left}", "")
+        return check("server lock", True, f"no server holds the directory here{left}", "")
     # A server that was told to listen elsewhere has its socket there.
     listens = there or _listens_elsewhere(holder.pid)
     return check(

@@ -137,6 +137,7 @@ class SettingsOptions:
 
     def over(self, settings: att_client.RuntimeSettings) -> att_client.RuntimeSettings:
         """`settings` with what the options gave over them. Raises CommandError."""
+        self._check_text()
         changed: dict[str, Any] = {
             "readiness": self._probe("ready", settings.readiness),
             "liveness": self._probe("live", settings.liveness),
@@ -153,6 +154,16 @@ class SettingsOptions:
         if self.stop_grace is not None:
             changed["stop_grace"] = parse_duration(self.stop_grace)
         return replace(settings, **changed)
+
+    def _check_text(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            try:
+                for text in value if isinstance(value, list) else [value]:
+                    str(text).encode()
+            except UnicodeEncodeError as error:
+                option = field.name.replace("_", "-")
+                raise usage_error(f"--{option} is not UTF-8. Put the bytes into a file.") from error
 
     def _probe(self, prefix: str, now: att_client.Probe | None) -> att_client.Probe | None:
         """The probe of the options that begin with `prefix`, over the one that is there."""

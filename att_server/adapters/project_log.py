@@ -127,8 +127,8 @@ class ProjectLog:
     def fresh_page(self, cursor: int, max_bytes: int) -> LogPage | None:
         """What is new behind the end as it was known, if `cursor` is there and it is little.
 
-        The short way for who follows: one read. Its end is that of the segment:
-        `look` knows whether another one has begun. None where `page` has to read.
+        The short way for who follows: one read, and a look that no other segment
+        has begun. None where `page` has to look properly.
         """
         if not self._segments:
             return None
@@ -144,6 +144,8 @@ class ProjectLog:
             return None
         last.index(spot, decoded.time_ns)
         last.advance(decoded.end)
+        if self._has_next(last):
+            return None
         records, after = tuple(decoded.records), decoded.end.sequence
         return LogPage(records=records, cursor=after, bounds=self.known)
 

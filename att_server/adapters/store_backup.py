@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from att_server.adapters.sqlite_store import SqliteStateStore
-from att_server.core.model import DesiredState, Event, Project
+from att_server.core.model import DesiredState, Project
 
 BUSY_SECONDS = 30.0
 # By primary result code of SQLite.
@@ -48,43 +48,31 @@ def copy_store(source: Path, target: Path) -> dict[str, str]:
 
 
 async def renew_store(
-    path: Path,
-    *,
-    new_log_id: Callable[[], str],
-    now: datetime,
-    stopped: bool,
-    origin: Mapping[str, str],
+    store: SqliteStateStore, *, new_log_id: Callable[[], str], now: datetime, stopped: bool
 ) -> list[Project]:
     """Makes a restored database one that no client takes for the original.
 
     Returns its projects. Every project gets a new log id. The numbers that clients
     may hold, of events and revisions, go on above all that the original, or an
-    earlier restore of it, can have given. stopped: no app is meant to run. origin:
-    facts for the event that reports it. Raises StartRefused, AttError.
+    earlier restore of it, can have given. stopped: no app is meant to run. Raises
+    AttError.
     """
-    store = await SqliteStateStore.open(path)
-    try:
-        projects = [
-            replace(
-                project,
-                log_id=new_log_id(),
-                desired=DesiredState.STOPPED if stopped else project.desired,
-            )
-            for project in await store.projects()
-        ]
-        for project in projects:
-            await store.put_project(project)
-        # More than one event each millisecond, or a start of the server each minute,
-        # was never written: so the time is above every number given before it.
-        seconds = int(now.timestamp())
-        await store.raise_number("next_event", seconds * 1000)
-        await store.raise_number("epoch", seconds // 60)
-        await store.append_events(
-            Event(event_type="server.restored", time=now, attributes=dict(origin))
+    projects = [
+        replace(
+            project,
+            log_id=new_log_id(),
+            desired=DesiredState.STOPPED if stopped else project.desired,
         )
-        return projects
-    finally:
-        await store.aclose()
+        for project in await store.projects()
+    ]
+    for project in projects:
+        await store.put_project(project)
+    # More than one event each millisecond, or a start of the server each minute,
+    # was never written: so the time is above every number given before it.
+    seconds = int(now.timestamp())
+    await store.raise_number("next_event", seconds * 1000)
+    await store.raise_number("epoch", seconds // 60)
+    return projects
 
 
 def _connect(path: Path) -> sqlite3.Connection:

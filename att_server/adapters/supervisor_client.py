@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import shutil
-import socket
 from collections.abc import Collection, Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -15,11 +14,11 @@ from pathlib import Path
 from att_server.adapters.control_client import (
     CommandRefused,
     ControlClient,
-    Message,
     SupervisorLost,
     SupervisorSilent,
     connect,
 )
+from att_server.adapters.supervisor_jobs import SETTLES_WITHIN, SupervisorJobs
 from att_server.adapters.supervisor_link import (
     SupervisorLink,
     newest,
@@ -40,7 +39,6 @@ ANSWERS_WITHIN = timedelta(seconds=5)
 """A supervisor that takes longer is UNKNOWN until it answers."""
 STARTS_WITHIN = timedelta(seconds=30)
 """Includes settling what an earlier supervisor left."""
-SETTLES_WITHIN = timedelta(seconds=30)
 LOOK_AGAIN = timedelta(milliseconds=100)
 """Between two looks at a project that somebody else holds at the moment."""
 RECOVER_AGAIN = timedelta(seconds=5)
@@ -73,6 +71,7 @@ class SupervisorDriver:
         self._answers_within = answers_within
         self._zygote = ZygoteClient() if zygote is None else zygote
         self._owns_zygote = zygote is None
+        self._jobs = SupervisorJobs(self._zygote, boot_id=self._boot_id)
         self._usage = SupervisorUsage(clock)
         self._links: dict[str, SupervisorLink] = {}
         self._listener: RuntimeListener | None = None
@@ -125,11 +124,12 @@ class SupervisorDriver:
         link = self._links.get(project_id)
         if link is None:
             return None
-        if not link.settled:
+        while not link.settled:
             try:
                 await link.call("start_now")
+                break
             except SupervisorLost:
-                await self._await_settled(link)
+                await self._await_known(link)
         return link.status
 
     async def stop(self, project_id: str, grace: timedelta | None) -> RunStatus | None:
@@ -137,11 +137,13 @@ class SupervisorDriver:
         link = self._links.get(project_id)
         if link is None:
             return None
-        if not link.settled:
-            seconds = None if grace is None else grace.total_seconds()
-            with contextlib.suppress(SupervisorLost):
+        seconds = None if grace is None else grace.total_seconds()
+        while not link.settled:
+            try:
                 await link.call_at_length("stop", grace=seconds)
-            await self._await_settled(link)
+                break
+            except SupervisorLost:
+                await self._await_known(link)
         return link.status
 
     async def set_ready(self, project_id: str, run_id: str, *, ready: bool = True) -> None:
@@ -198,11 +200,14 @@ class SupervisorDriver:
 
     # Commands ---------------------------------------------------------------
 
-    async def _await_settled(self, link: SupervisorLink) -> None:
-        """Raises SUPERVISOR_UNREACHABLE."""
+    async def _await_known(self, link: SupervisorLink) -> None:
+        """Returns when a lost connection is there again, or the end of the app is recorded.
+
+        Raises SUPERVISOR_UNREACHABLE.
+        """
         try:
             async with asyncio.timeout(SETTLES_WITHIN.total_seconds()):
-                while not (link.state is None or link.state.ended):
+                while link.client is None and not link.settled:
                     await link.changed.wait(link.changed.count)
         except TimeoutError as error:
             raise unreachable(link.project_id, "cannot be reached") from error
@@ -238,24 +243,6 @@ class SupervisorDriver:
         ).save(str(directory))
         return directory
 
-    async def _submit(
-        self,
-        client: ControlClient,
-        job: Mapping[str, object],
-        secrets: Mapping[str, str] | None = None,
-    ) -> None:
-        """Has the zygote do a job, whose words the client receives. Raises OSError.
-
-        secrets: go to the job over its own connection, and nowhere else.
-        """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            await client.open(ours)
-            if secrets:
-                client.send({"secrets": dict(secrets)})
-                job = {**job, "secrets": True}
-            await self._zygote.submit({**job, "boot_id": self._boot_id}, theirs)
-
     async def _launch(
         self, link: SupervisorLink, directory: Path, secrets: Mapping[str, str]
     ) -> bool:
@@ -265,7 +252,7 @@ class SupervisorDriver:
         """
         client = link.new_client()
         try:
-            await self._submit(client, {"job": "run", "directory": str(directory)}, secrets)
+            await self._jobs.run(client, directory, secrets)
             async with asyncio.timeout(STARTS_WITHIN.total_seconds()):
                 while True:
                     count = link.changed.count
@@ -328,7 +315,8 @@ class SupervisorDriver:
         try:
             connection = connect(directory)
         except (FileNotFoundError, ConnectionRefusedError):
-            return await self._settle(link)
+            await self._jobs.settle(link.directory, link.log_id)
+            return False  # look again: the state on disk is final, or another's
         client = link.new_client()
         await client.open(connection)
         return await self._greet(client)
@@ -339,29 +327,6 @@ class SupervisorDriver:
         except SupervisorLost:
             return False
         return True
-
-    async def _settle(self, link: SupervisorLink) -> bool:
-        """Raises OSError."""
-        told: list[Message] = []
-        ended = asyncio.Event()
-        client = ControlClient(
-            epoch=self._epoch,
-            on_message=told.append,
-            on_grew=lambda: None,
-            on_lost=lambda _: ended.set(),
-        )
-        try:
-            await self._submit(
-                client,
-                {"job": "settle", "project": str(link.directory), "log_id": link.log_id},
-            )
-            async with asyncio.timeout(SETTLES_WITHIN.total_seconds()):
-                await ended.wait()
-        finally:
-            client.close()
-        if any(message.get("refused") == "failed" for message in told):
-            raise OSError(f"it cannot be settled: {told[-1].get('message')}")
-        return False  # look again: the state on disk is final, or another's
 
     # Told by links ----------------------------------------------------------
 

@@ -163,10 +163,7 @@ class LogManager:
             cursor = page.cursor
             if cursor < page.bounds.end or self._is_over(project_id, bound_run):
                 continue
-            # What rang before `seen` may lie behind an end that was known then.
-            bounds = await self._store.bounds(project_id, project.log_id)
-            if cursor >= bounds.end:
-                due = not await bell.wait(seen, progress_interval)
+            due = not await bell.wait(seen, progress_interval)
 
     async def end_cursor(self, project_id: str) -> int:
         """The sequence number that the next record will get."""

@@ -22,6 +22,10 @@ WAITS = tuple(timedelta(seconds=seconds) for seconds in (1, 4, 16, 64, 256, 300,
 """Between two tries for one event; after one more it is given up."""
 PAGE = 50
 MAX_UNFINISHED = 500
+MAX_LINE_BYTES = 64 << 10
+"""What a command runner takes as input."""
+MAX_MESSAGE = 1000
+"""Characters of the message where the whole event is too long to be handed over."""
 STORE_RETRY = timedelta(seconds=1)
 
 log = logging.getLogger(__name__)
@@ -133,7 +137,7 @@ class Notifier:
             if error.reason is Reason.PROJECT_NOT_FOUND:
                 return None
             return _failure(event, error.reason.lower(), error.message)
-        if wanted is None:
+        if wanted is None or project.create_time > event.time:  # it failed in an earlier life
             return None
         told = {
             "ATT_EVENT_TYPE": event.event_type,
@@ -175,7 +179,12 @@ def _line(event: Event) -> bytes:
         "message": event.message,
         "attributes": dict(event.attributes),
     }
-    return json.dumps(form).encode() + b"\n"
+    line = json.dumps(form).encode() + b"\n"
+    if len(line) > MAX_LINE_BYTES:
+        # The event itself has the rest; its number leads there.
+        form |= {"message": event.message[:MAX_MESSAGE], "attributes": {}}
+        line = json.dumps(form).encode() + b"\n"
+    return line
 
 
 def _cause(result: CommandResult) -> tuple[str, str]:

@@ -65,7 +65,7 @@ class RunProbing:
         # The wall clock may jump: it only tells what passed before this server looked.
         age = timedelta() if status.start_time is None else clock.now() - status.start_time
         self._started = clock.monotonic() - max(0.0, age.total_seconds())
-        self._complained = False
+        self._complaints: set[str] = set()
 
     async def run(self) -> None:
         """Probes until the run is over."""
@@ -90,9 +90,8 @@ class RunProbing:
     async def _probe_readiness(self, probe: Probe) -> None:
         threshold = probe.threshold or READINESS_THRESHOLD
         due = self._due(probe, threshold)
-        once = isinstance(probe.kind, LogProbe)
         streak = 0
-        told = True
+        once = isinstance(probe.kind, LogProbe)
         if once and self._ready:
             # The line may be gone: whether it was there is known.
             self._show(self._matched(), healthy=True)
@@ -101,10 +100,10 @@ class RunProbing:
             result = await self._checked(probe, None if self._was_ready.is_set() else due)
             streak = 0 if result.healthy is self._ready else streak + 1
             if streak >= threshold:
-                self._ready, streak, told = result.healthy, 0, False
+                self._ready, streak = result.healthy, 0
             self._show(result, healthy=self._ready)
-            if not told:
-                told = await self._tell(
+            if not self._agreed():
+                await self._tell(
                     "is ready" if self._ready else "is no longer ready",
                     lambda: self._driver.set_ready(
                         self._project_id, self._run_id, ready=self._ready
@@ -112,11 +111,10 @@ class RunProbing:
                 )
             if self._ready:
                 self._was_ready.set()
-            overdue = due is not None and self._clock.monotonic() >= due
-            if overdue and not self._was_ready.is_set() and await self._fail("startup_deadline"):
+            if once and self._ready and self._agreed():
                 return
-            if once and self._ready and told:
-                return
+            if not self._was_ready.is_set() and self._is_over(due):
+                await self._fail("startup_deadline")
             await self._rest(probe, None if self._was_ready.is_set() else due)
 
     async def _probe_liveness(self, probe: Probe) -> None:
@@ -132,10 +130,15 @@ class RunProbing:
             if self._readiness is None:
                 self._show(result, healthy=held and failures < threshold)
             # An app may take until the deadline to begin to answer.
-            counts = held or due is None or self._clock.monotonic() >= due
-            if failures >= threshold and counts and await self._fail("liveness_failed"):
-                return
+            counts = held or due is None or self._is_over(due)
+            if failures >= threshold and counts:
+                await self._fail("liveness_failed")
             await self._rest(probe, None)
+
+    def _agreed(self) -> bool:
+        """Whether the supervisor knows what the readiness probe has found."""
+        status = self._entry.status
+        return status is not None and (status.state is RuntimeState.READY) is self._ready
 
     async def _checked(self, probe: Probe, due: float | None) -> ProbeResult:
         """One check, which ends by `due`, if that is ahead."""
@@ -149,9 +152,12 @@ class RunProbing:
         left = self._left(due)
         await self._clock.sleep(probe.interval if left is None else min(probe.interval, left))
 
+    def _is_over(self, due: float | None) -> bool:
+        return due is not None and due <= self._clock.monotonic()
+
     def _left(self, due: float | None) -> timedelta | None:
         """The time until `due`; None if there is none or it has passed."""
-        if due is None or due <= self._clock.monotonic():
+        if due is None or self._is_over(due):
             return None
         return timedelta(seconds=due - self._clock.monotonic())
 
@@ -167,28 +173,30 @@ class RunProbing:
                 self._project_id, self._run_id, replace(result, healthy=healthy)
             )
 
-    async def _fail(self, reason: str) -> bool:
-        """Has the run ended; False if its supervisor could not be told."""
-        return await self._tell(
+    async def _fail(self, reason: str) -> None:
+        """Has the run ended."""
+        await self._tell(
             f"is to be ended ({reason})",
             lambda: self._driver.fail(self._project_id, self._run_id, reason),
         )
 
-    async def _tell(self, what: str, call: Callable[[], Awaitable[None]]) -> bool:
-        """Tells the run's supervisor; False if it could not be told. The next check tries again."""
+    async def _tell(self, what: str, call: Callable[[], Awaitable[None]]) -> None:
+        """Tells the run's supervisor, if it can be told.
+
+        Called at every check until the run's state says that it was heard.
+        """
         status = self._entry.status
         if status is None or status.state is RuntimeState.UNKNOWN:
-            return False
+            return
         try:
             await call()
         except AttError as error:
             # A supervisor of the release before may not know the command at all.
-            if not self._complained:
+            if what not in self._complaints:
                 log.warning("%s %s, but: %s", self._project_id, what, error.message)
-                self._complained = True
-            return False
-        self._complained = False
-        return True
+                self._complaints.add(what)
+        else:
+            self._complaints.discard(what)
 
     def _due(self, probe: Probe, threshold: int) -> float | None:
         """When the probe has to have held, by the monotonic clock.

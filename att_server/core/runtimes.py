@@ -11,10 +11,10 @@ from typing import Protocol
 from att_server.core.background import Background
 from att_server.core.errors import AttError, Reason
 from att_server.core.health import HealthMonitor
-from att_server.core.launch import Launch, Launcher, not_ready, settings_digest, start_failed
+from att_server.core.intents import Intents
+from att_server.core.launch import Launch, Launcher, not_ready, start_failed
 from att_server.core.model import (
     DesiredState,
-    Event,
     ProbeResult,
     Project,
     RequestClaim,
@@ -49,18 +49,6 @@ class Projects(Protocol):
         """All projects, by id."""
         ...
 
-    async def set_desired(
-        self,
-        project_id: str,
-        desired: DesiredState,
-        runtime: RuntimeSettings | None,
-        event: Event,
-        *,
-        request: RequestClaim | None = None,
-    ) -> RequestClaim | None:
-        """Stores what the app is meant to be, unless the request was claimed before."""
-        ...
-
 
 class RuntimeManager:
     """Starts and stops apps. Its operations outlive their callers."""
@@ -74,6 +62,7 @@ class RuntimeManager:
         driver: RuntimeDriver,
         health: HealthMonitor,
         launcher: Launcher,
+        intents: Intents,
         operations: Operations,
         recoverer: Recoverer,
         clock: Clock,
@@ -87,6 +76,7 @@ class RuntimeManager:
         self._driver = driver
         self._health = health
         self._launcher = launcher
+        self._intents = intents
         self._operations = operations
         self._recoverer = recoverer
         self._clock = clock
@@ -173,7 +163,7 @@ class RuntimeManager:
         """
         project = self._projects.get(project_id)
         launch = await self._launcher.checked(project, overrides)
-        request = self._request("StartRuntime", project_id, overrides, request_id)
+        request = self._intents.request("StartRuntime", project_id, overrides, request_id)
         await self._operations.settle(project_id, "start", RECOVERY)
         entry = self._runs.entry(project_id)
         if entry.status is None or entry.status.state not in _GOING_ON:
@@ -184,9 +174,9 @@ class RuntimeManager:
             )
         else:
             self._operations.refuse_if_busy(project_id)
-            if not _begun(await claim(self._store, request), entry):
+            if not await self._intents.claimed(request):
                 _refuse_other_spec(launch.spec, entry)
-        self._note_outcome(request, entry)
+        self._intents.note_outcome(request)
         return await self._started(project_id, entry, wait_ready, timeout)
 
     async def stop(self, project_id: str, *, grace: timedelta | None, principal: str) -> Runtime:
@@ -221,7 +211,7 @@ class RuntimeManager:
         project = self._projects.get(project_id)
         wanted = overrides.over(project.desired_runtime)
         launch = await self._launcher.checked(project, wanted)
-        request = self._request("RestartRuntime", project_id, overrides, request_id)
+        request = self._intents.request("RestartRuntime", project_id, overrides, request_id)
         await self._operations.settle(project_id, RECOVERY)
         entry = self._runs.entry(project_id)
         await self._do(
@@ -229,7 +219,7 @@ class RuntimeManager:
             "restart",
             lambda: self._restart(project, launch, wanted, grace, principal, request),
         )
-        self._note_outcome(request, entry)
+        self._intents.note_outcome(request)
         return await self._started(project_id, entry, wait_ready, timeout)
 
     async def signal(
@@ -246,7 +236,7 @@ class RuntimeManager:
         )
         if await claim(self._store, request) is None:
             await self._store.append_events(
-                self._event("runtime.signalled", project_id, principal, signal=number)
+                self._intents.event("runtime.signalled", project_id, principal, signal=number)
             )
             await self._driver.signal(project_id, number)
         return self.get(project_id)
@@ -289,14 +279,17 @@ class RuntimeManager:
         entry = self._runs.entry(project_id)
         waits = entry.status is not None and entry.status.state is RuntimeState.BACKOFF
         if waits:
-            if _begun(await claim(self._store, request), entry):
+            if await self._intents.claimed(request):
                 return
             _refuse_other_spec(launch.spec, entry)
-            request = replace(request, request_id="")  # it is claimed
-        event = self._event(
-            "runtime.start_requested", project_id, principal, command=launch.spec.command[0]
-        )
-        if await self._intend(project_id, overrides, event, request, entry):
+        if await self._intents.to_run(
+            project_id,
+            overrides,
+            "runtime.start_requested",
+            principal,
+            None if waits else request,
+            command=launch.spec.command[0],
+        ):
             status = None
             if waits:
                 status = await self._driver.start_now(project_id)
@@ -315,34 +308,11 @@ class RuntimeManager:
     ) -> None:
         # Desired first: where a server dies between stop and start, the next
         # one starts the app.
-        project_id = project.project_id
-        event = self._event("runtime.restart_requested", project_id, principal)
-        if await self._intend(project_id, overrides, event, request, self._runs.entry(project_id)):
-            await self._end(project_id, grace)
+        if await self._intents.to_run(
+            project.project_id, overrides, "runtime.restart_requested", principal, request
+        ):
+            await self._end(project.project_id, grace)
             await self._run(project, launch)
-
-    async def _intend(
-        self,
-        project_id: str,
-        overrides: RuntimeSettings,
-        event: Event,
-        request: RequestClaim,
-        entry: Entry,
-    ) -> bool:
-        """Stores that the app is to run and why, in one write; False: the request had its effect.
-
-        The one durable write before a start. What it began is stored later: a
-        run that started after the claim was made says as much.
-        """
-        known = await self._projects.set_desired(
-            project_id, DesiredState.RUNNING, overrides, event, request=request
-        )
-        if known is None:
-            return True
-        if _begun(known, entry):
-            return False
-        await self._projects.set_desired(project_id, DesiredState.RUNNING, overrides, event)
-        return True
 
     async def _run(self, project: Project, launch: Launch, status: RunStatus | None = None) -> None:
         """Starts the app, unless it has been started to `status`. Raises RUNTIME_START_FAILED."""
@@ -352,20 +322,15 @@ class RuntimeManager:
         if status is None:
             status = await self._driver.start(launch.spec)
         self._runs.run_changed(project_id, status)
-        if status.start_failure and status.state is RuntimeState.FAILED:
-            cause = status.start_failure
-            event = self._event("runtime.start_failed", project_id, "", cause=cause)
-            await self._projects.set_desired(project_id, DesiredState.STOPPED, None, event)
+        if _not_started(status):
+            await self._intents.to_stop(
+                project_id, "runtime.start_failed", "", cause=status.start_failure
+            )
             raise await self._start_failed(project_id, status)
 
     async def _stop(self, project_id: str, grace: timedelta | None, principal: str) -> None:
         if self._projects.get(project_id).desired is not DesiredState.STOPPED:
-            await self._projects.set_desired(
-                project_id,
-                DesiredState.STOPPED,
-                None,
-                self._event("runtime.stop_requested", project_id, principal),
-            )
+            await self._intents.to_stop(project_id, "runtime.stop_requested", principal)
         await self._end(project_id, grace)
 
     async def _end(self, project_id: str, grace: timedelta | None) -> None:
@@ -383,7 +348,7 @@ class RuntimeManager:
     ) -> Runtime:
         """Returns the state once the wait is over. Raises as `start`."""
         status = entry.status
-        if status is not None and status.start_failure:  # told again to a repeated call
+        if status is not None and _not_started(status):  # told again to a repeated call
             raise await self._start_failed(project_id, status)
         if wait_ready and status is not None:
             in_time = await self._health.wait_ready(project_id, timeout)
@@ -397,34 +362,6 @@ class RuntimeManager:
 
     async def _start_failed(self, project_id: str, status: RunStatus) -> AttError:
         return start_failed(project_id, status, await self._last_lines(project_id, LAST_LINES))
-
-    # Records ----------------------------------------------------------------
-
-    def _request(
-        self, method: str, project_id: str, overrides: RuntimeSettings, request_id: str
-    ) -> RequestClaim:
-        return RequestClaim(
-            request_id=request_id,
-            method=method,
-            digest=settings_digest(project_id, overrides),
-            project_id=project_id,
-            time=self._clock.now(),
-        )
-
-    def _note_outcome(self, request: RequestClaim, entry: Entry) -> None:
-        if request.request_id and entry.status is not None:
-            self._runs.events.note_outcome(request.request_id, entry.status.run_id)
-
-    def _event(
-        self, event_type: str, project_id: str, principal: str, **attributes: object
-    ) -> Event:
-        return Event(
-            event_type=event_type,
-            time=self._clock.now(),
-            project_id=project_id,
-            principal=principal,
-            attributes={key: str(value) for key, value in attributes.items()},
-        )
 
 
 _GOING_ON = frozenset(
@@ -444,13 +381,5 @@ def _refuse_other_spec(spec: RunSpec, entry: Entry) -> None:
         )
 
 
-def _begun(known: RequestClaim | None, entry: Entry) -> bool:
-    """Whether the call with this claim has already had its effect.
-
-    Its outcome is stored after the effect: until then a run that started after
-    the claim was made is what it began.
-    """
-    if known is None:
-        return False
-    started = None if entry.status is None else entry.status.start_time
-    return bool(known.outcome) or (started is not None and started >= known.time)
+def _not_started(status: RunStatus) -> bool:
+    return status.state is RuntimeState.FAILED and bool(status.start_failure)

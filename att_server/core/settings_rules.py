@@ -153,6 +153,7 @@ def _of_settings(settings: RuntimeSettings, allowed_hosts: frozenset[str]) -> It
 def _of_command(words: Sequence[str]) -> Iterator[Violation]:
     if len(words) > MAX_COMMAND_WORDS:
         yield (), f"must have at most {MAX_COMMAND_WORDS:,} words"
+        return
     if sum(len(word.encode()) + 1 for word in words) > MAX_TEXT_BYTES:
         yield (), f"must have at most {MAX_TEXT_BYTES:,} bytes in all"
     if any("\0" in word for word in words):

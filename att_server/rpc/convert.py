@@ -6,6 +6,7 @@ Messages are taken as validated (`validate.py`): a conversion never fails.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from att.v1 import event_pb2, event_service_pb2, log_pb2, project_pb2, runtime_pb2
 from att_server.core.model import (
@@ -108,8 +109,9 @@ def runtime(state: Runtime, *, log_end_cursor: int) -> runtime_pb2.Runtime:
     return message
 
 
+@lru_cache(maxsize=1000)
 def runtime_usage(used: Usage) -> runtime_pb2.RuntimeUsage:
-    """What an app's processes use."""
+    """What an app's processes use. Made once for all who ask within a second; not to be changed."""
     return runtime_pb2.RuntimeUsage(
         cpu_percent=used.cpu_percent,
         resident_memory_bytes=used.resident_bytes,

@@ -28,12 +28,16 @@ Handler = Callable[["Peer", Command], None]
 
 
 class Peer:
-    """One connection. Reading pauses while the peer does not take its replies."""
+    """One connection. Reading pauses while the peer does not take its replies.
+
+    gone: whether it was dropped; what it is told then goes nowhere.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self.connection = connection
         self.told = False
+        self.gone = False
         self.awaited = select.EPOLLIN
         self._received = bytearray()
         self._replies: list[Mapping[str, object]] = []
@@ -225,6 +229,7 @@ class ControlServer:
 
     def _drop(self, peer: Peer) -> None:
         descriptor = peer.connection.fileno()
+        peer.gone = True
         if self._peers.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
             peer.connection.close()

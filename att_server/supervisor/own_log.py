@@ -25,15 +25,15 @@ class OwnLog:
     No method ever raises: a full disk costs the line and nothing else.
     """
 
-    def __init__(self, project: str, secrets: Sequence[bytes] = ()) -> None:
-        """project: the project's directory, which exists."""
-        self._path = os.path.join(project, OWN_LOG)
+    def __init__(self, project: str | None, secrets: Sequence[bytes] = ()) -> None:
+        """project: the project's directory, which exists; None: nothing is kept."""
+        self._path = os.devnull if project is None else os.path.join(project, OWN_LOG)
         self._mask = Mask(form for secret in secrets for form in _forms(secret))
 
     def note(self, what: str, **facts: object) -> None:
         """One line. facts: short texts and numbers; None and empty ones are left out."""
         told = "".join(
-            f" {name}={json.dumps(self._clean(str(fact)), ensure_ascii=False)}"
+            f" {name}={json.dumps(self.masked(str(fact)), ensure_ascii=False)}"
             for name, fact in facts.items()
             if fact is not None and fact != ""
         )
@@ -42,18 +42,19 @@ class OwnLog:
     def defect(self, error: BaseException, *, where: str) -> None:
         """An error that nobody foresaw, with its way through the code, in one line."""
         trace = "".join(traceback.format_exception(error)).strip()
-        self.note("defect", where=where, trace=self._clean(trace)[-_MAX_LINE // 2 :])
+        self.note("defect", where=where, trace=self.masked(trace)[-_MAX_LINE // 2 :])
 
     def _append(self, text: str) -> None:
         now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
         line = f"{now.replace('+00:00', 'Z')} {os.getpid()} {text}"
-        data = self._clean(line).encode("utf-8", "replace")[:_MAX_LINE]
+        data = self.masked(line).encode("utf-8", "replace")[:_MAX_LINE]
         try:
             self._write(data.replace(b"\n", b" ") + b"\n")
         except OSError:
             return
 
-    def _clean(self, text: str) -> str:
+    def masked(self, text: str) -> str:
+        """The text without the secrets."""
         if not self._mask:
             return text
         try:

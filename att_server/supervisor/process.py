@@ -354,6 +354,8 @@ class Supervisor:
                 if self._state.ended:
                     return True
                 if len(self._stops) >= MAX_STOPS:
+                    self._stops = [waiting for waiting in self._stops if not waiting[0].gone]
+                if len(self._stops) >= MAX_STOPS:
                     raise orders.Refused("too_many", "too many calls wait for the end already")
                 # First: the end, which may come at once, answers all who wait.
                 self._stops.append((peer, command))

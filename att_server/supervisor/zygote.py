@@ -50,12 +50,22 @@ _PR_SET_NAME = 15
 
 
 def main(descriptor: int) -> None:
-    """Serves the socket `descriptor` until the server closes its end."""
+    """Serves the socket `descriptor` until the server closes its end.
+
+    It first says its own pid, as it is no child of the server: who ends the
+    server with all its descendants does not mean the apps.
+    """
+    if os.fork() != 0:
+        os._exit(0)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     _name("att-zygote")
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
+    try:
+        channel.send(json.dumps({"pid": os.getpid()}).encode())
+    except OSError:
+        return  # the server is gone
     # Nobody waits for the children, which outlive this process anyway.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     cgroup.delegated()  # is remembered for all that are forked
@@ -139,11 +149,14 @@ def _work(connection: socket.socket, request: Mapping[str, Any]) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+    secrets: dict[str, str] = {}
     try:
         match request["job"]:
             case "run":
                 _name("att-supervisor")
-                _supervise(connection, request)
+                if request.get("secrets"):
+                    secrets.update(_first_line(connection)["secrets"])
+                _supervise(connection, request, secrets)
             case "settle":
                 _name("att-settle")
                 _settle(connection, request["project"], request["log_id"], request["boot_id"])
@@ -153,16 +166,16 @@ def _work(connection: socket.socket, request: Mapping[str, Any]) -> None:
             case unknown:
                 refuse(connection, "failed", f"{unknown!r} is no job")
     except BaseException as error:  # the last resort of a process without a terminal
-        _leave_word(request, error)
-        refuse(connection, "failed", f"{type(error).__name__}: {error}")
+        refuse(connection, "failed", _leave_word(request, error, secrets))
         raise
     finally:
         os._exit(0)
 
 
-def _supervise(connection: socket.socket, request: Mapping[str, Any]) -> None:
+def _supervise(
+    connection: socket.socket, request: Mapping[str, Any], secrets: Mapping[str, str]
+) -> None:
     directory, boot_id = request["directory"], request["boot_id"]
-    secrets = _first_line(connection)["secrets"] if request.get("secrets") else {}
     spec = Spec.load(directory)
     project = os.path.dirname(os.path.dirname(directory))
     deadline = time.monotonic() + LOCK_WITHIN
@@ -220,10 +233,16 @@ def _tell(connection: socket.socket, message: Mapping[str, object]) -> None:
         return  # the server is gone; there is nobody else to tell
 
 
-def _leave_word(request: Mapping[str, Any], error: BaseException) -> None:
-    """Writes down why a job of a project failed."""
-    project = request.get("project") or os.path.dirname(os.path.dirname(request["directory"]))
-    OwnLog(project).defect(error, where=request["job"])
+def _leave_word(
+    request: Mapping[str, Any], error: BaseException, secrets: Mapping[str, str]
+) -> str:
+    """Writes down why a job of a project failed; returns what may be told of it."""
+    project = request.get("project")
+    if project is None and "directory" in request:
+        project = os.path.dirname(os.path.dirname(request["directory"]))
+    own_log = OwnLog(project, [os.fsencode(value) for value in secrets.values()])
+    own_log.defect(error, where=request["job"])
+    return own_log.masked(f"{type(error).__name__}: {error}")
 
 
 def _name(name: str) -> None:

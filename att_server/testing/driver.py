@@ -32,6 +32,7 @@ class FakeRuntimeDriver:
     wait is over (`restart`). A driver that was closed can be adopted from again,
     as by the next server.
 
+    specs: what each project's app was started with last.
     missing: commands that cannot be found; starting one fails.
     signals: what was sent, as (project id, number).
     usages: what apps use; others use nothing. looks: how often that was asked.
@@ -40,7 +41,7 @@ class FakeRuntimeDriver:
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._clock: Clock = FakeClock(datetime.now(UTC)) if clock is None else clock
         self._listener: RuntimeListener | None = None
-        self._specs: dict[str, RunSpec] = {}
+        self.specs: dict[str, RunSpec] = {}
         self._statuses: dict[str, RunStatus] = {}
         self._silent: set[str] = set()
         self._stops_flow = asyncio.Event()
@@ -65,7 +66,7 @@ class FakeRuntimeDriver:
         """The app runs at once, and is ready if it is not probed; after a loss it waits."""
         self._refuse_if_silent(spec.project_id)
         before = self._statuses.get(spec.project_id)
-        self._specs[spec.project_id] = spec
+        self.specs[spec.project_id] = spec
         status = RunStatus(
             supervisor_id=self._clock.new_id(),
             spec_digest=spec.digest(),
@@ -162,7 +163,7 @@ class FakeRuntimeDriver:
     async def forget(self, project_id: str) -> None:
         """Drops the project."""
         self._statuses.pop(project_id, None)
-        self._specs.pop(project_id, None)
+        self.specs.pop(project_id, None)
         self._silent.discard(project_id)
 
     async def aclose(self) -> None:
@@ -240,7 +241,7 @@ class FakeRuntimeDriver:
             failed = replace(
                 status,
                 state=RuntimeState.FAILED,
-                reason=message,
+                reason="start_error",
                 start_failure="command_not_found",
                 exit=RunExit(start_error=message, time=now, duration=timedelta(0)),
             )
@@ -259,7 +260,7 @@ class FakeRuntimeDriver:
             run_id=status.run_id, pid=status.pid, start_time=status.start_time, exit=status.exit
         )
         return self._run(
-            self._specs[project_id],
+            self.specs[project_id],
             replace(status, past=(*status.past, ended), restarts=restarts),
         )
 
@@ -273,7 +274,7 @@ class FakeRuntimeDriver:
     ) -> None:
         """The run ends, and its policy decides what follows."""
         status = self._ended(project_id, exit_code=exit_code, signal=signal, reason=reason)
-        condition = self._specs[project_id].restart.condition
+        condition = self.specs[project_id].restart.condition
         well = exit_code == 0 and not reason
         if condition is RestartCondition.ALWAYS or (
             condition is RestartCondition.ON_FAILURE and not well
@@ -286,7 +287,7 @@ class FakeRuntimeDriver:
             self._become(project_id, replace(status, state=state, reason=reason))
 
     def _back_off(self, project_id: str, status: RunStatus, reason: str) -> RunStatus:
-        policy = self._specs[project_id].restart
+        policy = self.specs[project_id].restart
         if status.restarts >= policy.max_restarts:
             failed = replace(status, state=RuntimeState.FAILED, reason="crash_loop")
             return self._become(project_id, failed)

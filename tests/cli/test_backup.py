@@ -88,7 +88,7 @@ def test_a_backup_of_running_apps_becomes_a_server_that_starts_them_again(place:
             "state_dir": str(place / "r"),
             "backup_time": report["time"],
             "projects": 2,
-            "starting": 1,
+            "meant_to_run": 1,
             "ended_runs": 1,
         }
         assert (place / "r").stat().st_mode & 0o777 == 0o700
@@ -110,10 +110,10 @@ def test_a_backup_of_running_apps_becomes_a_server_that_starts_them_again(place:
             shared = copied[: [_is_end(item) for item in copied].index(True)]
             assert len(shared) > 300
             assert shared == original[: len(shared)]
-            types = [
-                event["event_type"] for event in att("events", "--json", target=second.target).items
-            ]
-            assert "server.restored" in types
+            events = att("events", "--json", target=second.target).items
+            at = [event["event_type"] for event in events].index("server.restored")
+            ended = [event for event in events[at:] if event["event_type"] == "runtime.ended"]
+            assert [event["project_id"] for event in ended] == ["runs"]
             (place / "enough").touch()
 
 
@@ -162,12 +162,40 @@ def test_with_stopped_nothing_starts(place: Path) -> None:
     (place / "r").mkdir(mode=0o755)  # an empty one may be there
     report = restore(place / "b.tar.gz", place / "r", "--stopped").item["restored"]
     assert isinstance(report, dict)
-    assert report["starting"] == 0
+    assert report["meant_to_run"] == 0
     with ServerProcess(place / "r") as second:
         item = att("status", "web", "--json", target=second.target).item
-        assert item["state"] == "stopped"
+        # It ran, and nobody saw its end.
+        assert (item["state"], item["reason"]) == ("exited", "host_restarted")
         last = att("logs", "web", "--tail", "100000", "--json", target=second.target)
         assert last.code == 0, last.stderr
+
+
+def test_an_app_that_had_ended_is_not_run_again_and_keeps_its_exit(place: Path) -> None:
+    with ServerProcess(place / "s") as server:
+        command = shlex.join(python("raise SystemExit(3)"))
+        options = ("--path", str(place), "--command", command)
+        att("project", "create", "job", *options, target=server.target)
+        att("start", "job", target=server.target)
+        wait_until(
+            lambda: att("status", "job", "--json", target=server.target).item["state"] == "exited",
+            "the end of the app",
+        )
+        before = att("status", "job", "--json", target=server.target).item
+        assert back_up(server.state_dir, place / "b.tar.gz").code == 0
+    report = restore(place / "b.tar.gz", place / "r").item["restored"]
+    assert isinstance(report, dict)
+    assert (report["meant_to_run"], report["ended_runs"]) == (1, 0)
+    with ServerProcess(place / "r") as second:
+        after = att("status", "job", "--json", target=second.target).item
+        assert after["state"] == "exited"
+        assert after["run_id"] == before["run_id"]
+        assert isinstance(after["exit"], dict)
+        assert after["exit"]["exit_code"] == 3
+        end = len(lines(second, "job"))
+        assert second.terminate() == 0
+        second.start()
+        assert len(lines(second, "job")) == end
 
 
 def test_a_backup_holds_neither_supervisors_nor_sockets_nor_apps_environments(

@@ -143,6 +143,8 @@ def test_a_size_is_written_as_elsewhere(text: str, size: int) -> None:
         {"memory": "512mb"},
         {"memory": "999999999999999999t"},
         {"cpu_time": "x"},
+        {"env": ["A=\udcff"]},
+        {"ready_log": "\udcff"},
     ],
 )
 def test_options_that_make_no_sense_are_wrong_usage(options: dict[str, Any]) -> None:

@@ -2,10 +2,11 @@
 
 WAY: a status; `silent` (never answers), `slow-body` (a body that does not come),
 `drip` (a byte of the head at a time, for ever), `big-head`, `big-body` (1 GiB of
-it), `early` (an interim answer first), `garbage` (no HTTP), `moved` (a redirect to
-a host that does not exist), `child` (200 from a child), `daemon` (200 from a
-descendant whose parent has ended), `bare` (200 from one without an environment,
-both below a process that poses as a supervisor).
+it), `early` (an interim answer first), `garbage` (no HTTP), `gone` (closes without
+an answer), `for-localhost` (400 to other names), `moved` (a redirect to a host that
+does not exist), `child` (200 from a child), `daemon` (200 from a descendant whose
+parent has ended), `bare` (200 from one without an environment, both below a
+process that poses as a supervisor).
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ MIB = 1024 * 1024
 
 
 def answer(way: str, connection: socket.socket) -> None:
-    connection.recv(65_536)
+    request = connection.recv(65_536)
+    if way == "for-localhost":
+        way = "200" if b"\r\nHost: localhost:" in request else "400"
     if way == "silent":
+        return
+    if way == "gone":
+        connection.close()
         return
     if way == "garbage":
         connection.sendall(b"\0garbage\r\n\r\n")

@@ -245,6 +245,12 @@ async def test_after_hundreds_of_commands_nothing_is_left(commands: Commands) ->
     await until(lambda: len(children(zygote)) == 1, "no process of a command, nor a zombie")
 
 
+async def test_more_commands_at_once_than_wait_in_a_queue_all_run(commands: Commands) -> None:
+    results = await asyncio.gather(*(commands.sh(f"exit {n % 100}") for n in range(150)))
+    assert [result.exit_code for result in results] == [n % 100 for n in range(150)]
+    assert not commands.left()
+
+
 async def test_a_zygote_that_is_killed_is_replaced(commands: Commands) -> None:
     assert (await commands.run("true")).exit_code == 0
     for _ in range(5):
@@ -265,9 +271,9 @@ async def test_a_zygote_that_is_killed_takes_no_command_along(
 
 
 async def test_a_command_whose_keeper_is_killed_is_an_error(commands: Commands) -> None:
-    call = asyncio.create_task(commands.sh("sleep 60"))
+    call = asyncio.create_task(commands.run("sleep", "60"))
     await until(commands.left, "the command")
-    main = next(iter(commands.left()))
+    (main,) = commands.left()
     keeper = processes.find(main)
     assert keeper is not None
     os.kill(keeper.parent, signal.SIGKILL)

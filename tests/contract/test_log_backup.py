@@ -13,7 +13,13 @@ from att_server.adapters.log_backup import log_files, renew_log
 from att_server.adapters.segments import SegmentLogStore
 from att_server.core.model import LogGap, LogRecord, RunEnded, RunStarted
 from att_server.supervisor.log_writer import LogWriter
-from att_server.supervisor.segment import HEAD_NAME, STREAM_STDOUT, Head, segment_sequences
+from att_server.supervisor.segment import (
+    HEAD_NAME,
+    STREAM_STDOUT,
+    Head,
+    run_to_text,
+    segment_sequences,
+)
 from tests.faults.disk import QuickFiles
 
 RUN = bytes(range(16))
@@ -90,7 +96,14 @@ async def test_the_copy_of_an_open_run_reads_equal_and_ends_it(
     write_lines(writer, 400, 410)
     writer.close()
 
-    assert renew_log(target, log_id="NEW", boot_id="boot", time=NOW) != ""
+    last = renew_log(target, log_id="NEW", boot_id="boot", time=NOW)
+    assert last is not None
+    assert last.alive
+    assert last.command == ("app",)
+    assert last.marker_sequence == 0
+    assert last.run.run_id == run_to_text(RUN)
+    assert last.run.end is not None
+    assert last.run.end.duration == timedelta(minutes=1)
     found = await records(tmp_path / "new", "NEW")
     check_dense(found)
     before = await records(tmp_path / "old", "OLD")
@@ -173,10 +186,36 @@ async def test_a_log_without_a_readable_head_is_copied_by_its_segments(
     else:
         (source / HEAD_NAME).write_bytes(head)
     copy(source, target)
-    assert renew_log(target, log_id="NEW", boot_id="boot", time=NOW) != ""
+    assert renew_log(target, log_id="NEW", boot_id="boot", time=NOW) is not None
     found = await records(tmp_path / "new", "NEW")
     check_dense(found)
     assert found[-1].next_sequence == 202
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_last_run_is_found_behind_lines_of_later_segments(
+    source: Path, target: Path, broken: bool
+) -> None:
+    writer = open_log(source)
+    for run in (bytes(range(1, 17)), RUN):
+        writer.append_started(run, {"command": ["app", "1"], "pid": 7, "release_id": "r"})
+        writer.append_ended(run, {"exit_code": 3, "duration": 2.5})
+    write_lines(writer, 0, 300)  # as those of a stranger that holds a pipe
+    writer.close()
+    if broken:
+        segment = sorted(source.glob("*.seg"))[0]
+        data = bytearray(segment.read_bytes())
+        data[90] ^= 0xFF  # in the first frame
+        segment.write_bytes(data)
+    copy(source, target)
+    last = renew_log(target, log_id="NEW", boot_id="boot", time=NOW)
+    assert last is not None
+    assert not last.alive
+    assert (last.run.run_id, last.command, last.release_id) == (run_to_text(RUN), ("app", "1"), "r")
+    assert last.run.end is not None
+    assert last.run.end.exit_code == 3
+    assert last.run.end.duration == timedelta(seconds=2.5)
+    assert last.run.start_time == NOW - timedelta(minutes=1)
 
 
 def test_a_log_of_another_life_is_not_copied(source: Path, target: Path) -> None:
@@ -191,8 +230,8 @@ def test_a_log_of_another_life_is_not_copied(source: Path, target: Path) -> None
 
 def test_no_log_is_no_log_afterwards(tmp_path: Path, source: Path, target: Path) -> None:
     assert copy(source, target) == []
-    assert renew_log(target, log_id="NEW", boot_id="boot", time=NOW) == ""
-    assert renew_log(tmp_path / "absent", log_id="NEW", boot_id="boot", time=NOW) == ""
+    assert renew_log(target, log_id="NEW", boot_id="boot", time=NOW) is None
+    assert renew_log(tmp_path / "absent", log_id="NEW", boot_id="boot", time=NOW) is None
 
 
 async def test_segments_that_retention_removes_meanwhile_take_the_older_ones_along(
@@ -229,6 +268,9 @@ async def test_an_open_run_whose_start_is_gone_is_ended_too(
     for old in segment_sequences(path.name for path in source.iterdir())[:2]:
         (source / f"{old:020d}.seg").unlink()
     copy(source, target)
-    assert renew_log(target, log_id="NEW", boot_id="boot", time=NOW) == head.run
+    last = renew_log(target, log_id="NEW", boot_id="boot", time=NOW)
+    assert last is not None
+    assert last.alive
+    assert last.run.run_id == head.run
     found = await records(tmp_path / "new", "NEW")
     assert isinstance(found[-1], RunEnded)

@@ -111,8 +111,9 @@ async def test_an_app_that_does_not_answer_in_time_is_unhealthy(prober: SystemPr
     assert (result.healthy, result.reason, result.http_status) == (False, "http_timeout", None)
 
 
-async def test_an_answer_that_is_no_http_is_unhealthy(prober: SystemProber) -> None:
-    with app("garbage") as (pid, port):
+@pytest.mark.parametrize("way", ["garbage", "gone"])
+async def test_an_answer_that_is_no_http_is_unhealthy(prober: SystemProber, way: str) -> None:
+    with app(way) as (pid, port):
         result = await prober.probe(probe(port), target(pid))
     assert (result.healthy, result.reason) == (False, "http_error")
 
@@ -228,6 +229,13 @@ async def test_an_app_that_sends_a_gibibyte_costs_no_memory(
         result = await prober.probe(probe(port), target(pid))
     assert result.reason == reason
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_the_app_is_asked_by_the_name_that_was_given(prober: SystemProber, host: str) -> None:
+    with app("for-localhost") as (pid, port):
+        result = await prober.probe(probe(port, host=host), target(pid))
+    assert result.http_status == (200 if host == "localhost" else 400)
 
 
 async def test_the_answer_after_an_interim_one_counts(prober: SystemProber) -> None:

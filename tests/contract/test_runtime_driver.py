@@ -12,8 +12,9 @@ import pytest
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import RunSpec, RunStatus, RuntimeState
 from att_server.core.ports import RuntimeDriver
+from att_server.core.settings import RestartPolicy
 from att_server.testing.driver import FakeRuntimeDriver
-from tests.supervisor.host import Host, Listener, new_host, until
+from tests.supervisor.host import Host, Listener, new_host, policy, until
 
 
 class Fixture:
@@ -35,12 +36,29 @@ class Fixture:
         logs = dict.fromkeys(projects, self.host.log_id)
         return driver, await driver.adopt(logs, listener or Listener())
 
-    def lasting(self, *, project: str = "app", probed: bool = False) -> RunSpec:
-        return self.host.spec("sleep", "60", project=project, probed=probed)
+    def lasting(
+        self,
+        *,
+        project: str = "app",
+        probed: bool = False,
+        restart: RestartPolicy | None = None,
+    ) -> RunSpec:
+        return self.host.spec("sleep", "60", project=project, probed=probed, restart=restart)
+
+    def lose(self) -> None:
+        """The supervisor of `app` dies."""
+        if self._fake is not None:
+            self._fake.lose("app")
+        else:
+            self.host.kill_supervisor()
 
     async def aclose(self) -> None:
         for driver in self._opened:
             await driver.aclose()
+
+
+def in_backoff(status: RunStatus) -> bool:
+    return status.state is RuntimeState.BACKOFF
 
 
 @pytest.fixture
@@ -90,6 +108,93 @@ async def test_a_probed_app_is_ready_when_told_so(drivers: Fixture) -> None:
     assert listener.statuses["app"][-1].ready_time == ready.ready_time
 
 
+async def test_readiness_can_be_taken_back(drivers: Fixture) -> None:
+    listener = Listener()
+    driver, _ = await drivers.adopted("app", listener=listener)
+    status = await driver.start(drivers.lasting(probed=True))
+    await driver.set_ready("app", status.run_id)
+    await listener.until("app", lambda s: s.state is RuntimeState.READY)
+    await driver.set_ready("app", "01J0000000000000000000000A", ready=False)
+    assert listener.statuses["app"][-1].state is RuntimeState.READY
+    await driver.set_ready("app", status.run_id, ready=False)
+    unready = await listener.until("app", lambda s: s.state is RuntimeState.RUNNING)
+    assert (unready.run_id, unready.ready_time) == (status.run_id, None)
+
+
+async def test_a_failed_run_is_followed_by_what_the_policy_says(drivers: Fixture) -> None:
+    listener = Listener()
+    driver, _ = await drivers.adopted("app", listener=listener)
+    spec = drivers.lasting(restart=policy(wait=3600))
+    started = await driver.start(spec)
+    await driver.fail("app", "01J0000000000000000000000A", "liveness_failed")
+    assert listener.statuses["app"][-1].state is RuntimeState.READY
+    await driver.fail("app", started.run_id, "liveness_failed")
+    waits = await listener.until("app", in_backoff)
+    assert (waits.reason, waits.run_id, waits.restarts) == ("liveness_failed", started.run_id, 0)
+    assert waits.exit is not None
+    assert waits.exit.reason == "liveness_failed"
+    assert waits.next_restart_time is not None
+    await driver.fail("app", started.run_id, "liveness_failed")
+    assert await driver.usage(["app"]) == {}
+    with pytest.raises(AttError) as refused:
+        await driver.signal("app", signal.SIGUSR1)
+    assert refused.value.reason is Reason.RUNTIME_NOT_RUNNING
+    again = await driver.start_now("app")
+    assert again is not None
+    assert (again.state, again.restarts) == (RuntimeState.READY, 0)
+    assert [run.run_id for run in again.past] == [started.run_id]
+    assert again.past[0].exit == waits.exit
+    assert await driver.start_now("app") == again
+
+
+async def test_a_failed_run_without_a_policy_has_failed(drivers: Fixture) -> None:
+    listener = Listener()
+    driver, _ = await drivers.adopted("app", listener=listener)
+    assert await driver.start_now("app") is None
+    started = await driver.start(drivers.lasting())
+    await driver.fail("app", started.run_id, "startup_deadline")
+    status = await listener.until("app", lambda s: not s.state.alive)
+    assert (status.state, status.reason) == (RuntimeState.FAILED, "startup_deadline")
+    assert await driver.start_now("app") == status
+
+
+async def test_a_stop_in_backoff_is_the_end_at_once(drivers: Fixture) -> None:
+    listener = Listener()
+    driver, _ = await drivers.adopted("app", listener=listener)
+    started = await driver.start(drivers.lasting(restart=policy(wait=3600)))
+    await driver.fail("app", started.run_id, "liveness_failed")
+    waits = await listener.until("app", in_backoff)
+    status = await driver.stop("app", None)
+    assert status is not None
+    assert (status.state, status.reason, status.exit) == (RuntimeState.STOPPED, "", waits.exit)
+    assert status.next_restart_time is None
+
+
+async def test_a_start_after_a_loss_waits_and_goes_on_counting(drivers: Fixture) -> None:
+    listener = Listener()
+    driver, _ = await drivers.adopted("app", listener=listener)
+    spec = drivers.lasting(restart=policy(wait=3600, max_restarts=1))
+    started = await driver.start(spec)
+    drivers.lose()
+    lost = await listener.until("app", lambda s: not s.state.alive)
+    assert (lost.state, lost.reason) == (RuntimeState.EXITED, "supervisor_lost")
+    waits = await driver.start(spec, after_loss=True)
+    assert (waits.state, waits.reason) == (RuntimeState.BACKOFF, "supervisor_lost")
+    assert (waits.run_id, waits.restarts) == (started.run_id, 0)
+    assert waits.exit == lost.exit
+
+
+async def test_usage_is_of_what_runs(drivers: Fixture) -> None:
+    driver, _ = await drivers.adopted("app", "other")
+    await driver.start(drivers.lasting())
+    used = await driver.usage(["app", "other", "unknown"])
+    assert list(used) == ["app"]
+    assert used["app"].process_count == 1
+    assert await driver.usage([]) == {}
+    await driver.stop("app", timedelta(0))
+    assert await driver.usage(["app"]) == {}
+
+
 async def test_a_command_that_is_missing_fails_the_start(drivers: Fixture) -> None:
     driver, _ = await drivers.adopted("app")
     status = await driver.start(drivers.host.spec("no-such-command"))
@@ -97,6 +202,7 @@ async def test_a_command_that_is_missing_fails_the_start(drivers: Fixture) -> No
     assert status.pid == 0
     assert status.exit is not None
     assert status.exit.start_error is not None
+    assert status.reason == "start_error"
     assert await driver.stop("app", None) == status
 
 

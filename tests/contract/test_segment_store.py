@@ -183,20 +183,20 @@ async def test_a_new_project_in_the_place_of_a_deleted_one_is_followed(tmp_path:
     await segments.store.aclose()
 
 
-async def test_the_bounds_tell_of_segments_that_began_while_a_reader_was_at_the_end(
+async def test_a_page_tells_of_segments_that_began_while_its_reader_was_at_the_end(
     tmp_path: Path,
 ) -> None:
     segments = SegmentFilling(tmp_path, 400)
     segments.lines(b"0")
-    cursor = (await segments.store.read(PROJECT, LOG, cursor=0, max_bytes=100)).cursor
+    page = await segments.store.read(PROJECT, LOG, cursor=0, max_bytes=8000)
     for number in range(1, 20):
         segments.lines(b"%d" % number, b"second")
     assert len(list(segments.directory.glob("*.seg"))) > 2
-    pages = []
-    # As a follower reads after one ring: until the bounds say that this is the end.
-    while cursor < (await segments.store.bounds(PROJECT, LOG)).end:
-        pages.append(await segments.store.read(PROJECT, LOG, cursor=cursor, max_bytes=100))
+    pages = [await segments.store.read(PROJECT, LOG, cursor=page.cursor, max_bytes=8000)]
+    # As a follower reads after one ring: until a page says that this is the end.
+    while pages[-1].cursor < pages[-1].bounds.end:
         cursor = pages[-1].cursor
+        pages.append(await segments.store.read(PROJECT, LOG, cursor=cursor, max_bytes=8000))
     assert sorted(lines_of(pages)) == list(range(1, 39))
     segments.close()
     await segments.store.aclose()

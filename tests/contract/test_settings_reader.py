@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import fields, replace
-from datetime import timedelta
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,17 +16,9 @@ from att_server.core.errors import AttError, Reason
 from att_server.core.model import Project
 from att_server.core.ports import SettingsReader
 from att_server.core.settings import (
-    CommandProbe,
-    GrpcProbe,
     HttpProbe,
-    LogProbe,
     Probe,
-    ProbeKind,
-    ResourceLimits,
-    RestartCondition,
-    RestartPolicy,
     RuntimeSettings,
-    TcpProbe,
 )
 from att_server.testing.settings import FakeSettingsReader
 from tests.contract.test_state_store import project as stored_project
@@ -99,137 +89,6 @@ async def test_settings_that_are_wrong_are_refused(write: Write, directory: Path
         await write(None).read(project(directory))
     assert caught.value.reason is Reason.SETTINGS_INVALID
     assert set(caught.value.metadata) == {"path", "line", "key"}
-
-
-async def test_every_key_is_read(directory: Path) -> None:
-    text = f"""
-        [runtime]
-        command = ["python", "app.py", "--name", "Größe"]
-        env = {{ A = "1", "b.c" = "" }}
-        env_file = ".env"
-        stop_grace = "1.5s"
-
-        [runtime.restart]
-        condition = "on-failure"
-        backoff = {{ initial = "2s", max = "5m", factor = 1.5, jitter = 0 }}
-        max_restarts = 3
-        window = "1d"
-        stable_after = "90s"
-
-        [runtime.limits]
-        memory = "512MiB"
-        open_files = 1024
-        processes = 64
-        cpu_time = "10m"
-
-        [runtime.readiness]
-        http = "{URL}"
-        interval = "250ms"
-        timeout = "1m"
-        threshold = 3
-        deadline = "1h"
-
-        [runtime.liveness]
-        grpc = "localhost:50051"
-        service = "a.B"
-        interval = "10s"
-
-        [bootstrap]
-        anything = ["is", "read", "elsewhere"]
-        [bootstrap.test]
-        command = ["pytest"]
-        [notify]
-        command = ["tell"]
-    """
-    assert await read(directory, text) == RuntimeSettings(
-        command=("python", "app.py", "--name", "Größe"),
-        env={"A": "1", "b.c": ""},
-        env_file=".env",
-        stop_grace=timedelta(seconds=1.5),
-        restart=RestartPolicy(
-            condition=RestartCondition.ON_FAILURE,
-            initial_backoff=timedelta(seconds=2),
-            max_backoff=timedelta(minutes=5),
-            backoff_factor=1.5,
-            backoff_jitter=0,
-            max_restarts=3,
-            window=timedelta(days=1),
-            stable_after=timedelta(seconds=90),
-        ),
-        limits=ResourceLimits(
-            memory_bytes=512 << 20,
-            open_files=1024,
-            processes=64,
-            cpu_time=timedelta(minutes=10),
-        ),
-        readiness=Probe(
-            kind=HttpProbe(url=URL),
-            interval=timedelta(milliseconds=250),
-            timeout=timedelta(minutes=1),
-            threshold=3,
-            deadline=timedelta(hours=1),
-        ),
-        liveness=Probe(
-            kind=GrpcProbe(target="localhost:50051", service="a.B"),
-            interval=timedelta(seconds=10),
-            threshold=3,
-        ),
-    )
-
-
-async def test_an_inline_table_says_the_same_and_the_rest_has_its_defaults(
-    directory: Path,
-) -> None:
-    settings = await read(directory, f"runtime.readiness = {{ http = '{URL}' }}")
-    assert settings == RuntimeSettings(readiness=Probe(kind=HttpProbe(url=URL), threshold=1))
-
-
-@pytest.mark.parametrize("condition", list(RestartCondition))
-async def test_a_policy_may_be_its_condition_alone(
-    directory: Path, condition: RestartCondition
-) -> None:
-    settings = await read(directory, HEAD + f"restart = '{condition.value}'")
-    assert settings == RuntimeSettings(restart=RestartPolicy(condition=condition))
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("tcp = 8000", TcpProbe(host="127.0.0.1", port=8000)),
-        ("tcp = 'localhost:8000'", TcpProbe(host="localhost", port=8000)),
-        ("tcp = '[::1]:8000'", TcpProbe(host="::1", port=8000)),
-        ("tcp = 'db.internal:5432'", TcpProbe(host="db.internal", port=5432)),
-        ("command = ['curl', '-f', 'x']", CommandProbe(command=("curl", "-f", "x"))),
-        ("grpc = '127.0.0.1:50051'", GrpcProbe(target="127.0.0.1:50051")),
-        ("grpc = 'unix:run/app.sock'", GrpcProbe(target="unix:run/app.sock")),
-        ("http = 'http://db.internal/'", HttpProbe(url="http://db.internal/")),
-        ("log = '(?i)listening on'", LogProbe(pattern="(?i)listening on")),
-    ],
-)
-async def test_a_probe_is_of_the_kind_that_it_names(
-    directory: Path, text: str, kind: ProbeKind
-) -> None:
-    settings = await read(directory, HEAD + f"readiness = {{ {text} }}", frozenset({"db.internal"}))
-    assert settings.readiness == Probe(kind=kind, threshold=1)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("1048576", 1 << 20),
-        ("'1048576'", 1 << 20),
-        ("'1048576B'", 1 << 20),
-        ("'1024K'", 1 << 20),
-        ("'1024KiB'", 1 << 20),
-        ("'3M'", 3 << 20),
-        ("'3m'", 3 << 20),
-        ("'2GiB'", 2 << 30),
-        ("'1TiB'", 1 << 40),
-    ],
-)
-async def test_memory_is_bytes_or_a_size(directory: Path, text: str, size: int) -> None:
-    settings = await read(directory, HEAD + f"limits.memory = {text}")
-    assert settings.limits == ResourceLimits(memory_bytes=size)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\r\n", "[runtime]\n", "[bootstrap]\n"])
@@ -358,6 +217,7 @@ async def test_the_value_of_a_variable_is_never_repeated(directory: Path) -> Non
         "env = { 'A=B' = 'x' }",
         'env = { A = "a\\u0000" }',
         pytest.param("\n".join(f"env.A{n} = ''" for n in range(1_001)), id="env of many entries"),
+        pytest.param(f"env = {{ A = '{'x' * 200_000}' }}", id="env of many bytes"),
         "env = { A = true }",
         "stop_grace = 10",
         "stop_grace = '10'",
@@ -498,6 +358,16 @@ async def test_a_link_to_what_is_no_file_is_refused(directory: Path, target: str
     assert caught.value.reason is Reason.SETTINGS_INVALID
 
 
+async def test_what_is_refused_is_closed(directory: Path) -> None:
+    (directory / "att.toml").mkdir()
+    before = set(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with pytest.raises(AttError):
+            await TomlSettingsReader().read(project(directory))
+    # The threads that read may have brought one of their own, not one for each call.
+    assert len(set(os.listdir("/proc/self/fd")) - before) < 10
+
+
 async def test_a_file_without_bound_is_refused(directory: Path) -> None:
     error = await failure(directory, "#" * (MAX_FILE_BYTES + 1))
     assert error.reason is Reason.SETTINGS_INVALID
@@ -516,198 +386,17 @@ async def test_a_file_made_to_be_slow_is_refused_all_the_same(directory: Path, t
     assert (await failure(directory, text)).reason is Reason.SETTINGS_INVALID
 
 
-# The page about it ----------------------------------------------------------
-
-PAGE = (Path(__file__).parents[2] / "docs" / "att-toml.md").read_text()
-
-
-async def test_the_example_of_the_page_is_read_and_has_every_setting(directory: Path) -> None:
-    (example,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    settings = await read(directory, example)
-    assert settings.filled == settings
-    assert all(getattr(settings, field.name) for field in fields(settings))
-    assert await TomlSettingsReader().notify(project(directory)) is not None
-
-
-@pytest.mark.parametrize(
-    ("table", "defaults"),
-    [
-        ("restart", RestartPolicy(condition=RestartCondition.ALWAYS)),
-        ("readiness", Probe(kind=TcpProbe(port=1), threshold=1)),
-        ("liveness", Probe(kind=TcpProbe(port=1), threshold=3)),
-    ],
-)
-async def test_the_defaults_of_the_page_are_those_of_the_code(
-    directory: Path, table: str, defaults: RestartPolicy | Probe
-) -> None:
-    """Writing down every default that the page names changes nothing."""
-    heading = "runtime.restart" if table == "restart" else "runtime.readiness"
-    section = PAGE.split(f"## [{heading}]")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `([a-z_.]+)` \| [^|]+ \| (`[^|]+) \|", section, re.MULTILINE)
-    given = "condition = 'always'\n" if table == "restart" else "tcp = 1\n"
-    for key, text in rows:
-        values = re.findall(r"`([^`]+)`", text)
-        given += f"{key} = {values[-1 if table == 'liveness' else 0]}\n"
-    assert len(rows) >= 3
-    settings = await read(directory, f"[runtime.{table}]\n{given}")
-    assert getattr(settings, table) == defaults
-
-
-# Files of variables ---------------------------------------------------------
-
-
-async def env_file(directory: Path, content: str | bytes) -> Mapping[str, str]:
-    data = content if isinstance(content, bytes) else content.encode()
-    (directory / ".env").write_bytes(data)
-    return await TomlSettingsReader().env_file(project(directory), ".env")
-
-
-async def env_file_failure(directory: Path, content: str | bytes) -> AttError:
-    with pytest.raises(AttError) as caught:
-        await env_file(directory, content)
-    assert caught.value.reason is Reason.SETTINGS_INVALID
-    assert caught.value.metadata["path"] == f"{directory}/.env"
-    assert caught.value.metadata["key"] == "runtime.env_file"
-    return caught.value
-
-
-@pytest.fixture(params=["toml", "fake"])
-def env_files(request: pytest.FixtureRequest, directory: Path) -> SettingsReader:
-    """A reader of a project with the file `.env` that gives KEY the value `hunter2`."""
-    if request.param == "fake":
-        return FakeSettingsReader(env_files={".env": {"KEY": "hunter2"}})
-    (directory / ".env").write_text("KEY=hunter2\n")
-    return TomlSettingsReader()
-
-
-async def test_the_variables_of_a_file_are_read(env_files: SettingsReader, directory: Path) -> None:
-    assert await env_files.env_file(project(directory), ".env") == {"KEY": "hunter2"}
-
-
-async def test_a_file_that_is_not_there_is_refused(
-    env_files: SettingsReader, directory: Path
-) -> None:
-    with pytest.raises(AttError) as caught:
-        await env_files.env_file(project(directory), "other.env")
-    assert caught.value.reason is Reason.SETTINGS_INVALID
-    assert caught.value.metadata["path"] == f"{directory}/other.env"
-
-
-async def test_an_absolute_path_is_taken_as_it_is(directory: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere.env"
-    elsewhere.write_text("A=1")
-    reader = TomlSettingsReader()
-    assert await reader.env_file(project(directory), str(elsewhere)) == {"A": "1"}
-
-
-async def test_a_file_is_in_dotenv_form(directory: Path) -> None:
-    content = """\ufeff# secrets
-PLAIN=some words # and a comment
-export EXPORTED=yes
-SINGLE='it is $HOME # no comment'
-DOUBLE="two\\nlines and \\"quotes\\""
-SEVERAL="-----BEGIN KEY-----
-abc=
------END KEY-----"
-DOLLAR=pa$$word${NOT_PUT_IN}
-EMPTY=
-  SPACED  =  around  \r
-AGAIN=1
-AGAIN=2
-GRÖSSE=groß"""
-    assert await env_file(directory, content) == {
-        "PLAIN": "some words",
-        "EXPORTED": "yes",
-        "SINGLE": "it is $HOME # no comment",
-        "DOUBLE": 'two\nlines and "quotes"',
-        "SEVERAL": "-----BEGIN KEY-----\nabc=\n-----END KEY-----",
-        "DOLLAR": "pa$$word${NOT_PUT_IN}",
-        "EMPTY": "",
-        "SPACED": "around",
-        "AGAIN": "2",
-        "GRÖSSE": "groß",
-    }
-
-
-@pytest.mark.parametrize("content", ["", "\n\n", "# nothing\n", "\ufeff"])
-async def test_a_file_may_hold_nothing(directory: Path, content: str) -> None:
-    assert await env_file(directory, content) == {}
-
-
-@pytest.mark.parametrize(
-    ("content", "line"),
-    [
-        ("A=1\nhunter2\n", 2),
-        ("A=1\n\n\n  hunter2 hunter2\n", 4),
-        ("A='hunter2\n", 1),
-        ('A=1\nB="hunter2\nhunter2\n', 2),
-        ("A='hunter2' hunter2\n", 1),
-        ("=hunter2\n", 1),
-        ("# c\nATT_TOKEN=hunter2\n", 2),
-        ("'A\tB'=hunter2\n", 1),
-        ("A=hunter2\0\n", 1),
-        (b"A=1\nB=hunter2\xff\n", 2),
-        ("A=1\r\n\r\nhunter2\r\n", 3),
-    ],
-)
-async def test_what_is_wrong_in_a_file_is_told_by_its_line_and_never_by_its_value(
-    directory: Path, content: str | bytes, line: int
-) -> None:
-    error = await env_file_failure(directory, content)
-    assert error.metadata["line"] == str(line)
-    assert f"line {line}: " in error.message
-    assert "hunter2" not in error.message
-    assert "hunter2" not in str(error.metadata)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param("A=" + "x" * 131_072, id="a long value"),
-        pytest.param("\n".join(f"A{n}=" for n in range(1_001)), id="many entries"),
-        pytest.param("\n".join(f"A{n}={'x' * 1_000}" for n in range(200)), id="many bytes"),
-        pytest.param("#" * ((1 << 20) + 1), id="a long file"),
-    ],
-)
-async def test_a_file_of_too_much_is_refused(directory: Path, content: str) -> None:
-    assert (await env_file_failure(directory, content)).metadata["line"] == ""
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "A='",
-        'A="',
-        "'A",
-        'A="\\',
-        "A=\\' '",
-        "export ",
-        "A=" + " " * 60 + "#",
-        " " * 60 + "x",
-        "\t",
-        '"' + "\\" * 61,
-    ],
-)
-async def test_a_file_made_to_be_slow_is_read_all_the_same(directory: Path, line: str) -> None:
-    content = (line + "\n") * ((1 << 20) // (len(line) + 1))
-    async with asyncio.timeout(20):
-        with suppress(AttError):
-            await env_file(directory, content)
-
-
-@pytest.mark.parametrize("target", ["/dev/zero", "/proc/self", ".env", "pipe"])
-async def test_variables_come_of_a_file_only(directory: Path, target: str) -> None:
-    os.mkfifo(directory / "pipe")
-    (directory / ".env").symlink_to(target)
-    async with asyncio.timeout(20):
-        with pytest.raises(AttError) as caught:
-            await TomlSettingsReader().env_file(project(directory), ".env")
-    assert caught.value.reason is Reason.SETTINGS_INVALID
-
-
-@pytest.mark.parametrize("path", ["", "a\0b", "missing/.env", "att.toml/.env", "x" * 5_000])
-async def test_a_path_that_leads_to_no_file_is_refused(directory: Path, path: str) -> None:
-    (directory / "att.toml").touch()
-    with pytest.raises(AttError) as caught:
-        await TomlSettingsReader().env_file(project(directory), path)
-    assert caught.value.reason is Reason.SETTINGS_INVALID
+def test_a_server_without_such_files_does_not_pay_for_them(directory: Path) -> None:
+    code = f"""
+import asyncio, sys
+from dataclasses import replace
+from pathlib import Path
+import att_server.app
+from att_server.adapters.settings import TomlSettingsReader
+from tests.contract.test_state_store import project
+project = replace(project(), path=Path({str(directory)!r}))
+asyncio.run(TomlSettingsReader().read(project))
+print({{"pydantic", "re2", "dotenv"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

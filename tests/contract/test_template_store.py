@@ -131,13 +131,18 @@ async def test_a_refused_directory_is_named_with_its_first_entry_and_left_alone(
     assert held(tmp_path / "app") == {"notes": b"mine\n"}
 
 
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         lambda path: (path / "att.toml").write_text("[runtime]#"),
         lambda path: (path / "att.toml").unlink(),
         lambda path: (path / "app/more").write_text(""),
-        lambda path: ((path / "att.toml").unlink(), os.mkfifo(path / "att.toml")),
+        lambda path: replace_by_pipe(path / "att.toml"),
     ],
 )
 async def test_a_directory_that_differs_from_the_template_is_refused(

@@ -11,6 +11,7 @@ from pathlib import Path
 from att_server.core.background import Background
 from att_server.core.bell import Bell
 from att_server.core.health import HealthMonitor
+from att_server.core.intents import Intents
 from att_server.core.launch import Launcher
 from att_server.core.model import Event, EventFilter, Runtime, RuntimeState
 from att_server.core.operations import Operations
@@ -104,6 +105,9 @@ class Server:
                 driver=self.driver,
                 health=health,
                 launcher=launcher,
+                intents=Intents(
+                    projects=self.projects, runs=self.runs, store=self.store, clock=self.clock
+                ),
                 operations=operations,
                 recoverer=recoverer,
                 clock=self.clock,

@@ -406,6 +406,41 @@ async def test_what_a_silent_supervisor_missed_it_is_told_later(server: Server) 
     await server.until(RuntimeState.READY)
 
 
+class DriverThatLosesWords(FakeRuntimeDriver):
+    """The connection breaks with each first word of a kind, which nobody notices."""
+
+    lost: frozenset[str] = frozenset()
+
+    async def fail(self, project_id: str, run_id: str, reason: str) -> None:
+        if reason in self.lost:
+            await super().fail(project_id, run_id, reason)
+        self.lost |= {reason}
+
+    async def set_ready(self, project_id: str, run_id: str, *, ready: bool = True) -> None:
+        if str(ready) in self.lost:
+            await super().set_ready(project_id, run_id, ready=ready)
+        self.lost |= {str(ready)}
+
+
+async def test_what_a_supervisor_did_not_hear_it_is_told_again() -> None:
+    server = Server()
+    server.driver = DriverThatLosesWords(clock=server.clock)
+    server.prober.set(READY, healthy=True)
+    async with server.serving():
+        await server.create(settings(readiness=ready_probe(), liveness=Probe(kind=LIVE)))
+        await server.start()
+        await server.clock.wait_for_sleepers(2)
+        server.clock.advance(SECOND)
+        await server.until(RuntimeState.READY)
+        await server.clock.wait_for_sleepers(2)
+        server.clock.advance(SECOND)
+        await server.clock.wait_for_sleepers(2)
+        assert state(server) is RuntimeState.READY
+        server.clock.advance(SECOND)
+        await server.until(RuntimeState.BACKOFF)
+        assert reason(server) == "liveness_failed"
+
+
 class DriverOfOldSupervisors(FakeRuntimeDriver):
     """Its supervisors know neither `fail` nor that a run can become unready."""
 
@@ -436,7 +471,8 @@ async def test_an_app_under_an_old_supervisor_goes_on(caplog: pytest.LogCaptureF
         await pass_rounds(server, 5, probes=2)
         assert state(server) is RuntimeState.READY
         assert not health(server).healthy
-    assert len([line for line in caplog.messages if "does not know" in line]) <= 3
+    # Once for what it should have done, not once a check.
+    assert len([line for line in caplog.messages if "does not know" in line]) == 3
 
 
 # Waiting --------------------------------------------------------------------

@@ -314,6 +314,40 @@ async def test_a_deleted_project_is_told_to_nobody(house: House) -> None:
     assert house.told == []
 
 
+async def test_a_project_that_was_created_anew_does_not_hear_of_its_earlier_life(
+    house: House,
+) -> None:
+    house.add("web")
+    async with house.serving():
+        pass
+    await house.fails("web")
+    house.clock.advance(timedelta(seconds=1))
+    house.add("web")
+    async with house.serving():
+        await house.cursor_reaches(1)
+    assert house.told == []
+
+
+async def test_an_event_too_long_for_a_command_is_cut(house: House) -> None:
+    house.add("web")
+    async with house.serving():
+        await house.store.append_events(
+            Event(
+                event_type="runtime.failed",
+                time=house.clock.now(),
+                project_id="web",
+                message="\0" * 20_000,
+                attributes={"lines": "x"},
+            )
+        )
+        house.stored.ring()
+        await house.cursor_reaches(1)
+    (ran,) = house.commands.ran
+    assert len(ran.input) < 64 << 10
+    event = json.loads(ran.input)
+    assert (event["sequence"], event["message"], event["attributes"]) == (0, "\0" * 1000, {})
+
+
 async def test_a_store_that_cannot_be_written_makes_it_told_again_and_not_lost(
     house: House,
 ) -> None:

@@ -8,8 +8,17 @@ from datetime import timedelta
 import pytest
 
 from att_server.core.errors import AttError, Reason
-from att_server.core.model import DesiredState, RuntimeState
-from att_server.core.settings import HttpProbe, Probe, RuntimeSettings
+from att_server.core.model import DesiredState, Event, RequestClaim, RuntimeState
+from att_server.core.settings import (
+    HttpProbe,
+    LogProbe,
+    Probe,
+    ResourceLimits,
+    RestartCondition,
+    RestartPolicy,
+    RuntimeSettings,
+    TcpProbe,
+)
 from tests.core.fake_server import HEALTH, NONE, PROBED, Server, run_id
 
 
@@ -277,15 +286,8 @@ async def test_a_stop_that_was_cut_short_is_finished_by_the_next_server(server: 
 
 
 async def test_a_start_that_was_cut_short_is_done_by_the_next_server(server: Server) -> None:
-    event_time = server.clock.now()
-    project = server.projects.get("web")
-    await server.projects.set_desired(
-        "web",
-        DesiredState.RUNNING,
-        NONE,
-        server.runtimes._event("runtime.start_requested", "web", ""),
-    )
-    assert project.create_time == event_time
+    wanted = Event(event_type="runtime.start_requested", time=server.clock.now(), project_id="web")
+    await server.projects.set_desired("web", DesiredState.RUNNING, NONE, wanted)
     async with server.serving():
         await server.until(RuntimeState.READY)
 
@@ -331,3 +333,119 @@ async def test_revisions_rise_with_every_change(server: Server) -> None:
     revisions.append(server.runtimes.get("web").revision)
     assert revisions == sorted(set(revisions))
     assert server.runtimes.list(10, "")[2] >= revisions[-1]
+
+
+async def test_a_request_id_is_refused_for_other_settings_of_any_kind(server: Server) -> None:
+    await server.start(request_id="once")
+    for other in (
+        RuntimeSettings(env_file=".env"),
+        RuntimeSettings(restart=RestartPolicy(condition=RestartCondition.ALWAYS)),
+        RuntimeSettings(limits=ResourceLimits(open_files=100)),
+        RuntimeSettings(liveness=Probe(kind=TcpProbe(port=80))),
+        RuntimeSettings(readiness=Probe(kind=LogProbe(pattern="up"))),
+    ):
+        server.settings.env_files[".env"] = {}
+        with pytest.raises(AttError) as refused:
+            await server.start(other, request_id="once")
+        assert refused.value.reason is Reason.REQUEST_ID_REUSED
+
+
+async def test_a_failed_start_is_told_again_to_a_repeated_call(server: Server) -> None:
+    server.driver.missing.add("serve")
+    for _ in range(2):
+        with pytest.raises(AttError) as failed:
+            await server.start(request_id="once")
+        assert failed.value.reason is Reason.RUNTIME_START_FAILED
+    assert (await server.events()).count("start_failed") == 1
+
+
+async def test_a_start_needs_one_write_and_its_outcome_comes_later(server: Server) -> None:
+    await server.start(request_id="once")
+    await server.runs.events.flush()
+    claimed = await server.store.claim_request(
+        RequestClaim(
+            request_id="once",
+            method="StartRuntime",
+            digest="",
+            project_id="web",
+            time=server.clock.now(),
+        )
+    )
+    assert claimed is not None
+    assert claimed.outcome == run_id(server.runtimes.get("web"))
+
+
+async def test_a_start_cut_short_after_its_claim_is_made_up_for_by_the_repeated_call(
+    server: Server,
+) -> None:
+    claimed = server.runtimes._intents.request("StartRuntime", "web", NONE, "once")
+    await server.store.claim_request(claimed)
+    server.clock.advance(timedelta(seconds=1))
+    first = await server.start(request_id="once")
+    assert first.state is RuntimeState.READY
+    server.driver.exit("web", 1)
+    again = await server.start(request_id="once")
+    assert run_id(again) == run_id(first)
+
+
+async def test_what_the_env_file_gives_is_secret_and_what_env_says_wins(server: Server) -> None:
+    server.settings.env_files[".env"] = {"TOKEN": "hunter2", "COLOUR": "red"}
+    settings = RuntimeSettings(env_file=".env", env={"COLOUR": "blue"})
+    first = await server.start(settings)
+    spec = server.driver.specs["web"]
+    assert spec.secrets == {"TOKEN": "hunter2"}
+    assert spec.env["COLOUR"] == "blue"
+    assert "TOKEN" not in spec.env
+    assert "hunter2" not in repr(await server.told(""))
+    server.settings.env_files[".env"] = {"TOKEN": "other"}
+    with pytest.raises(AttError) as refused:
+        await server.start(settings)
+    assert refused.value.reason is Reason.RUNTIME_SPEC_CONFLICT
+    assert first.status is not None
+    assert "hunter2" not in first.status.spec_digest
+
+
+@pytest.mark.parametrize("reason", ["startup_deadline", "liveness_failed"])
+async def test_an_app_that_was_ended_before_it_was_ready_says_why(
+    server: Server, reason: str
+) -> None:
+    await server.projects.update("web", path=None, runtime=PROBED, principal="")
+    starting = asyncio.create_task(server.start(wait_ready=True, timeout=timedelta(minutes=1)))
+    await server.clock.wait_for_sleepers()
+    await server.driver.fail("web", run_id(server.runtimes.get("web")), reason)
+    with pytest.raises(AttError) as failed:
+        await starting
+    assert failed.value.reason is Reason.RUNTIME_START_FAILED
+    assert failed.value.metadata["cause"] == reason
+    assert "it said\n  this" in failed.value.message
+
+
+async def test_an_app_in_a_crash_loop_fails_the_start_that_waits_for_it(server: Server) -> None:
+    once = RestartPolicy(condition=RestartCondition.ALWAYS, max_restarts=1)
+    await server.projects.update("web", path=None, runtime=PROBED, principal="")
+    starting = asyncio.create_task(
+        server.start(RuntimeSettings(restart=once), wait_ready=True, timeout=timedelta(minutes=1))
+    )
+    await server.clock.wait_for_sleepers()
+    server.driver.exit("web", 1)
+    server.driver.restart("web")
+    server.driver.exit("web", 1)
+    with pytest.raises(AttError) as failed:
+        await starting
+    assert failed.value.metadata["cause"] == "crash_loop"
+    assert "it said\n  this" in failed.value.message
+
+
+async def test_who_waits_too_long_for_an_app_that_falls_again_and_again_sees_why(
+    server: Server,
+) -> None:
+    always = RuntimeSettings(restart=RestartPolicy(condition=RestartCondition.ALWAYS))
+    await server.projects.update("web", path=None, runtime=PROBED, principal="")
+    await server.start(always)
+    server.driver.exit("web", 7)
+    server.driver.restart("web")
+    with pytest.raises(AttError) as late:
+        await server.start(always, wait_ready=True, timeout=timedelta(0))
+    assert late.value.reason is Reason.RUNTIME_NOT_READY
+    assert "exited with code 7" in late.value.message
+    assert "it said\n  this" in late.value.message

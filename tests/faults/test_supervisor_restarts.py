@@ -326,6 +326,69 @@ async def test_kills_at_any_moment_of_a_loop_lose_and_double_nothing(
     assert len(host.runs()) == len(host.ends())
 
 
+ALONE = """
+import fcntl, os, sys, time
+lock = os.open("alone", os.O_RDWR | os.O_CREAT)
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    os.write(1, b"not alone\\n")
+    time.sleep(600)
+os.write(1, b"up\\n")
+time.sleep(float(sys.argv[1]))
+sys.exit(int(sys.argv[2]))
+"""
+
+
+async def test_whatever_is_asked_and_killed_there_is_one_app_and_one_history(
+    host: Host, kills: int
+) -> None:
+    chance = random.Random(3)
+    listener = Listener()
+    driver = await host.opened("app", listener=listener)
+    for _ in range(6 * kills):
+        known = listener.statuses["app"][-1] if "app" in listener.statuses else None
+        what = chance.choice(
+            ["start", "start", "stop", "now", "fail", "app", "supervisor", "server", "zygote"]
+        )
+        if what == "start" and (known is None or not known.state.alive):
+            program = [str(chance.choice([0.001, 0.02, 600])), str(chance.choice([0, 1]))]
+            again = policy(chance.choice(["never", "on-failure", "always"]), max_restarts=50)
+            spec = host.python(ALONE, *program, restart=again, grace=1)
+            lost = known is not None and known.reason == "supervisor_lost"
+            await driver.start(spec, after_loss=lost)
+        elif what == "stop":
+            status = await driver.stop("app", chance.choice([None, timedelta(0)]))
+            assert status is None or not status.state.alive
+        elif what == "now":
+            await driver.start_now("app")
+        elif what == "fail" and known is not None:
+            await driver.fail("app", known.run_id, "liveness_failed")
+        elif what == "app" and known is not None:
+            processes.end_run(known.run_id, None, within=20)
+        elif what == "supervisor" and known is not None:
+            process = processes.find(host.state().pid)
+            if process is not None and process.ticks == host.state().start_ticks:
+                processes.send(process, signal.SIGKILL)
+        elif what == "zygote" and driver.zygote_pid:
+            os.kill(driver.zygote_pid, signal.SIGKILL)
+        elif what == "server":
+            await driver.aclose()
+            driver = host.driver()
+            for status in (await driver.adopt({"app": host.log_id}, listener)).values():
+                listener.run_changed("app", status)
+    last = await driver.stop("app", timedelta(0))
+    await driver.aclose()
+    assert last is not None
+    assert not last.state.alive
+    assert b"not alone" not in host.output()
+    runs = host.runs()
+    assert len(runs) == len(host.ends())
+    assert [*(run.run_id for run in last.past), last.run_id] == runs[-len(last.past) - 1 :]
+    for run_id in runs[-MAX_PAST:]:
+        assert processes.end_run(run_id, None, within=0)
+
+
 # The clock ---------------------------------------------------------------------
 
 SUPERVISOR = """

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -268,13 +268,9 @@ async def _start_beside_stranger(
             story.detail(f"pid {pid} answers GET /health with {status}", stranger=pid)
             end = (await att.runtimes.get(PROJECT)).log_end_cursor
             await commands.runtime("start", PROJECT)
-            async with asyncio.timeout(COMMAND_TIMEOUT):
-                while True:
-                    runtime = await att.runtimes.get(PROJECT)
-                    demand(runtime.ready_time is None, "an app that never becomes ready")
-                    if runtime.health_reason == "port_owned_by_other_process":
-                        break
-                    await asyncio.sleep(0.05)
+            runtime = await _until(
+                att, lambda runtime: runtime.health_reason == "port_owned_by_other_process"
+            )
             demand(runtime.healthy is False, "an app that is not healthy")
             story.detail(
                 f"healthy: {runtime.healthy}, reason: {runtime.health_reason}",
@@ -282,11 +278,30 @@ async def _start_beside_stranger(
                 health_reason=runtime.health_reason,
             )
             said = await _line(att, "address already in use", end)
-            story.detail(f"NAT itself says: {said[-100:]}")
+            story.detail(f"NAT itself says: {said.strip()}")
+            runtime = await _until(
+                att, lambda runtime: runtime.state is att_client.RuntimeState.BACKOFF
+            )
+            demand(runtime.exit is not None and runtime.exit.exit_code == 1, "an end with code 1")
+            demand(runtime.next_restart_time, "the time of the next start")
+            story.detail(f"backoff: {runtime.restarts} restarts so far, by `restart` in att.toml")
             stopped = await commands.runtime("stop", PROJECT)
-            demand(stopped["state"] in ("stopped", "exited"), "the end of the app")
+            demand(stopped["state"] == "stopped", f"the state stopped: {stopped}")
             status, body = await app.get("/health")
             demand((status, body) == (200, "a stranger"), "a stranger that is left alone")
+
+
+async def _until(
+    att: att_client.Client, reached: Callable[[att_client.Runtime], bool]
+) -> att_client.Runtime:
+    """The app when it is `reached`, and never was ready before."""
+    async with asyncio.timeout(COMMAND_TIMEOUT):
+        while True:
+            runtime = await att.runtimes.get(PROJECT)
+            demand(runtime.ready_time is None, f"an app that is not called ready: {runtime}")
+            if reached(runtime):
+                return runtime
+            await asyncio.sleep(0.05)
 
 
 async def _log(commands: Commands) -> list[Line]:

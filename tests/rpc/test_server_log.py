@@ -45,7 +45,7 @@ def test_a_server_that_is_refused_does_not_touch_the_log_of_the_one_that_serves(
     with ServerProcess(directory / "state"):
         path = directory / "state" / "log" / "server.log"
         before = path.read_bytes()
-        command = [sys.executable, "-m", "att_server", "--state-dir", directory / "state"]
+        command = [sys.executable, "-m", "att_server", "--state-dir", str(directory / "state")]
         assert subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode == 2
         assert path.read_bytes() == before
 

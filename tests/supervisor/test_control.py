@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -134,7 +135,8 @@ async def test_an_epoch_below_all_is_refused(wire: Wire, host: Host) -> None:
 
 async def test_commands_for_another_run_have_no_effect(wire: Wire, host: Host) -> None:
     before = host.state()
-    for number, run_id in enumerate([None, "", 5, "01J0000000000000000000000A", [], {}]):
+    others: list[object] = [None, "", 5, "01J0000000000000000000000A", [], {}]
+    for number, run_id in enumerate(others):
         wire.send(id=number, epoch=1, command="fail", run_id=run_id, reason="liveness_failed")
         assert wire.answer(number)["ok"] is True
         wire.send(id=number, epoch=1, command="ready", run_id=run_id, ready=False)
@@ -165,7 +167,6 @@ BAD_LINES = [
     b"[" * 60_000 + b"\n",
     b'{"a":' * 12_000 + b"\n",
     b'{"id": ' + b"9" * 60_000 + b"}\n",
-    b"\xef\xbb\xbf{}\n",
     b"\xed\xa0\x80\n",
 ]
 
@@ -204,11 +205,20 @@ def resident(pid: int) -> int:
         return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
 
 
+async def connected(host: Host) -> socket.socket:
+    """A connection, once the supervisor has accepted enough of those before."""
+    while True:
+        try:
+            return host.connect()
+        except BlockingIOError:
+            await asyncio.sleep(0.001)
+
+
 async def test_random_bytes_end_in_nothing_but_the_connection(wire: Wire, host: Host) -> None:
     chance = random.Random(5)
     before = host.state()
     for _ in range(60):
-        other = host.connect()
+        other = await connected(host)
         with contextlib.suppress(OSError):
             for _ in range(chance.randrange(1, 5)):
                 other.sendall(chance.randbytes(chance.randrange(1, 5000)))
@@ -232,7 +242,7 @@ async def test_a_command_may_come_byte_by_byte_and_end_with_the_connection(
 
 async def test_of_too_many_peers_the_oldest_goes(host: Host, running: SupervisorDriver) -> None:
     pid = host.state().pid
-    peers = [Wire(host.connect()) for _ in range(3 * MAX_PEERS)]
+    peers = [Wire(await connected(host)) for _ in range(3 * MAX_PEERS)]
     peers[-1].send(id=1, epoch=1, command="hello")
     assert peers[-1].answer(1)["ok"] is True
     assert peers[0].ended()

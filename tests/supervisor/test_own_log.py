@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from att_server.supervisor.own_log import MAX_BYTES, OWN_LOG, OwnLog
@@ -82,6 +84,19 @@ def test_where_it_cannot_be_written_the_line_is_lost_and_nothing_else(tmp_path: 
     OwnLog(str(tmp_path)).note("lost")
     OwnLog("/dev/full").note("lost")
     assert os.listdir(tmp_path / OWN_LOG) == []
+
+
+def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys; sys.path.append(sys.argv[1])\n"
+        "from att_server.supervisor.own_log import OwnLog\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
+        "for number in range(50): OwnLog(sys.argv[2]).note('number', number=number)\n"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program, os.getcwd(), str(tmp_path)]
+    subprocess.run(command, check=True)
+    assert (tmp_path / OWN_LOG).stat().st_size <= 500
+    assert 'number="0"' in lines(tmp_path)[0]
 
 
 def test_several_lives_write_one_after_the_other(tmp_path: Path) -> None:

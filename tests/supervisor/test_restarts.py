@@ -13,6 +13,7 @@ import pytest
 
 from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.core.model import RunStatus, RuntimeState
+from att_server.core.settings import ResourceLimits
 from att_server.supervisor.segment import FrameKind
 from att_server.supervisor.state import MAX_PAST
 from tests.supervisor.host import Host, Listener, alive, policy, until
@@ -294,6 +295,67 @@ async def test_a_failed_probe_without_a_policy_is_the_end(
     status = await listener.until("app", over)
     assert (status.state, status.reason) == (RuntimeState.FAILED, "liveness_failed")
     assert not alive(started.pid)
+
+
+GROWS = "held = []\nwhile True: held.append(bytearray(b'x' * 1000000)); print(len(held))"
+FORKS = """
+import os, time
+for _ in range(8):
+    if os.fork() == 0:
+        time.sleep(600)
+time.sleep(600)
+"""
+BURNS = "while True: pass"
+
+
+@pytest.mark.parametrize(
+    ("program", "limits", "reason"),
+    [
+        (GROWS, ResourceLimits(memory_bytes=64 << 20), "memory_limit"),
+        (FORKS, ResourceLimits(processes=4), "process_limit"),
+        (BURNS, ResourceLimits(cpu_time=timedelta(seconds=1)), "cpu_time_limit"),
+    ],
+)
+@pytest.mark.parametrize("condition", ["never", "on-failure"])
+async def test_an_app_above_a_limit_is_ended_as_a_failure(
+    condition: str,
+    program: str,
+    limits: ResourceLimits,
+    reason: str,
+    host: Host,
+    driver: SupervisorDriver,
+    listener: Listener,
+) -> None:
+    again = policy(condition, wait=HOUR)
+    started = await driver.start(host.python(program, limits=limits, restart=again))
+    status = await listener.until("app", lambda s: over(s) or in_backoff(s))
+    wanted = RuntimeState.EXITED if condition == "never" else RuntimeState.BACKOFF
+    assert (status.state, status.reason, status.run_id) == (wanted, reason, started.run_id)
+    assert status.exit is not None
+    assert (status.exit.reason, status.exit.exit_code) == (reason, None)
+    assert json.loads(host.ends()[0].payload)["reason"] == reason
+    assert not alive(started.pid)
+
+
+async def test_what_an_app_gets_in_secret_is_nowhere_on_disk(
+    host: Host, driver: SupervisorDriver, listener: Listener
+) -> None:
+    secret = "tr0ub4dor&3"
+    spec = host.spec(
+        "sh",
+        "-c",
+        'test "$TOKEN" = "$(cat given)" && echo same; echo $TOKEN; exit 1',
+        secrets={"TOKEN": secret},
+        restart=policy(max_restarts=2),
+    )
+    (host.work / "given").write_text(secret)
+    await driver.start(spec)
+    status = await listener.until("app", over)
+    assert (status.reason, status.restarts) == ("crash_loop", 2)
+    assert host.output() == b"same\n***\n" * 3
+    files = [path for path in host.project("app").rglob("*") if path.is_file()]
+    assert "supervisor.log" in {path.name for path in files}
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []
 
 
 async def test_a_stop_while_a_failure_is_carried_out_wins(

@@ -19,7 +19,7 @@ from att_server.supervisor.own_log import OWN_LOG
 from att_server.supervisor.spec import Spec
 from att_server.supervisor.state import SUPERVISORS, State
 from tests.server_process import PATIENCE
-from tests.supervisor.host import Host
+from tests.supervisor.host import Host, alive, until
 
 SECRET = 's3cr3t "quoted" wörd\tand\nmore-than-eight'
 
@@ -143,6 +143,26 @@ async def test_a_first_line_that_is_none_is_refused(host: Host, job: Job, line: 
     assert refusal["refused"] == "failed"
 
 
+async def test_a_command_that_does_not_come_is_refused(job: Job) -> None:
+    await job.begin(job="command")
+    await job.send(b'{"command":')
+    job.ours.shutdown(socket.SHUT_WR)
+    (refusal,) = await job.said()
+    assert refusal["refused"] == "failed"
+
+
+async def test_an_error_is_told_and_kept_without_its_secrets(host: Host, job: Job) -> None:
+    directory = asked(host, "true")
+    (directory / "spec.json").write_text(json.dumps({"limits": "sw0rdf1sh"}))
+    await job.begin(job="run", directory=str(directory), boot_id="b", secrets=True)
+    await job.send(b'{"secrets": {"KEY": "sw0rdf1sh", "OTHER": "specification"}}\n')
+    (refusal,) = await job.said()
+    own_log = (host.project("app") / OWN_LOG).read_text()
+    for told in (own_log, json.dumps(refusal)):
+        assert "is not a ***" in told
+        assert "sw0rdf1sh" not in told
+
+
 async def test_an_unknown_job_is_refused(job: Job) -> None:
     await job.begin(job="dance")
     assert await job.said() == [{"refused": "failed", "message": "'dance' is no job"}]
@@ -162,17 +182,41 @@ async def test_the_process_that_waits_for_a_job_is_replaced_when_killed(
     assert [message["refused"] for message in await job.said()] == ["failed"]
 
 
+async def test_neither_the_zygote_nor_what_it_forks_descends_from_the_server(
+    zygote: ZygoteClient,
+) -> None:
+    await zygote.open()
+    waiting = await the_child(zygote.pid)
+    below = {process.pid for process in processes.below(os.getpid())}
+    assert not below & {zygote.pid, waiting}
+
+
+async def test_the_zygote_and_its_child_end_when_it_is_closed(zygote: ZygoteClient) -> None:
+    await zygote.open()
+    pids = zygote.pid, await the_child(zygote.pid)
+    await zygote.aclose()
+    assert zygote.pid == 0
+    assert not zygote.alive
+    await until(lambda: not any(map(alive, pids)), "gone")
+
+
 async def test_several_users_of_a_dead_zygote_start_one_new_one(zygote: ZygoteClient) -> None:
     await zygote.open()
     first = zygote.pid
     os.kill(first, signal.SIGKILL)
-    jobs = [Job(zygote) for _ in range(8)]
-    await asyncio.gather(*(job.begin(job="dance") for job in jobs))
-    for job in jobs:
-        assert [message["refused"] for message in await job.said()] == ["failed"]
-        job.ours.close()
-    assert zygote.alive
+    # What it had been sent and not read is gone with it, which its users see.
+    answers = await asyncio.gather(*(answer(zygote) for _ in range(8)))
+    assert set(answers) <= {0, 1}
+    assert await asyncio.gather(*(answer(zygote) for _ in range(8))) == [1] * 8
     assert zygote.pid != first
+
+
+async def answer(zygote: ZygoteClient) -> int:
+    """How many lines a job of its own says."""
+    job = Job(zygote)
+    await job.begin(job="dance")
+    with job.ours:
+        return len(await job.said())
 
 
 async def the_child(pid: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from ipaddress import ip_address
 
 from att_server.adapters.probes.ownership import Owned, PortOwners
@@ -51,6 +52,9 @@ class Endpoints:
             if not _is_loopback(address):
                 found.append(address)
                 continue
+            if self._owners.remembered(target.pid, address, port):
+                found.append(address)
+                continue
             owned = await loop.run_in_executor(
                 self._looks, self._owners.owned, target.pid, target.run_id, address, port
             )
@@ -62,6 +66,17 @@ class Endpoints:
         if foreign:
             raise PortNotOwned
         raise ConnectionRefusedError(f"nobody listens on port {port} of {host}")
+
+    async def connect(self, host: str, port: int, target: ProbeTarget) -> socket.socket:
+        """A connection to the first of these addresses that accepts one, not blocking.
+
+        Raises as `find`, else the OSError of the last address.
+        """
+        *others, last = await self.find(host, port, target)
+        for address in others:
+            with suppress(OSError):
+                return await _connect(address, port)
+        return await _connect(last, port)
 
     def close(self) -> None:
         """Ends the threads, those that still wait for a name server once they are answered."""
@@ -79,6 +94,19 @@ class Endpoints:
         except ValueError:
             found = await asyncio.get_running_loop().run_in_executor(self._lookups, _look_up, host)
             return tuple(dict.fromkeys(found))
+
+
+async def _connect(address: str, port: int) -> socket.socket:
+    """Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    connection.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _look_up(host: str) -> list[str]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum, auto
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
+from att_server.adapters.probes.listeners import listeners
 from att_server.supervisor.processes import Process, below, everyone, find
 
 _MAX_REMEMBERED = 1_000
-_LISTENS = "0A"
 _SUPERVISOR = b"att-supervisor"
-_BYTE_ORDER = sys.byteorder
+
+_Key = tuple[int, int, str, int]
+"""Pid and start of a main process, and an address."""
 
 
 class Owned(Enum):
@@ -36,46 +36,47 @@ class PortOwners:
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[int, int, str, int], dict[str, str]] = {}
+        self._found: dict[_Key, dict[str, str]] = {}
+
+    def remembered(self, pid: int, address: str, port: int) -> bool:
+        """Whether it is known without a search that `owned` would be BY_APP."""
+        main = find(pid)
+        found = None if main is None else self._found.get(_key(main, address, port))
+        return found is not None and all(_links_to(file, name) for file, name in found.items())
 
     def owned(self, pid: int, run_id: str, address: str, port: int) -> Owned:
         """Who listens on the port so that `address` reaches it.
 
         pid, run_id: the app's main process and its run. BY_APP: every socket
-        that shares the port is held by a process of its tree.
+        that shares the port is held by a process of its tree. Raises OSError.
         """
+        sockets = _listening(address, port)
+        if not sockets:
+            return Owned.BY_NOBODY
         main = find(pid)
-        if main is None:
-            return Owned.BY_OTHER if _listening(address, port) else Owned.BY_NOBODY
-        key = (main.pid, main.ticks, address, port)
-        # Removed and added again: another thread may do the same.
-        found = self._found.pop(key, {})
-        if not found or not all(_links_to(file, name) for file, name in found.items()):
-            sockets = _listening(address, port)
-            if not sockets:
-                return Owned.BY_NOBODY
-            held = _held(main, run_id, sockets)
-            if held is None:
-                return Owned.BY_OTHER
-            found = held
-        if found:
+        held = None if main is None else _held(main, run_id, sockets)
+        if main is None or held is None:
+            return Owned.BY_OTHER
+        if held:
             if len(self._found) >= _MAX_REMEMBERED:
                 self._found.clear()
-            self._found[key] = found
+            self._found[_key(main, address, port)] = held
         return Owned.BY_APP
 
 
+def _key(main: Process, address: str, port: int) -> _Key:
+    return main.pid, main.ticks, address, port
+
+
 def _listening(address: str, port: int) -> frozenset[str]:
-    """The sockets that a connection to the address may reach, as /proc names them.
+    """The sockets that a connection to the address may reach. Raises OSError.
 
     Of those that have the port, the kernel takes the closest match: the address
     itself, then the wildcard of its family, then the one of both families.
     """
     by_address: dict[str, set[str]] = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(FileNotFoundError):  # this host has no IPv6
-            for listener, inode in _listeners(Path(table).read_text(), port):
-                by_address.setdefault(listener, set()).add(f"socket:[{inode}]")
+    for listener, name in listeners(port):
+        by_address.setdefault(listener, set()).add(name)
     for candidates in _reaching(address):
         sockets = {name for form in candidates for name in by_address.get(form, ())}
         if sockets:
@@ -83,31 +84,14 @@ def _listening(address: str, port: int) -> frozenset[str]:
     return frozenset()
 
 
-def _listeners(table: str, port: int) -> Iterator[tuple[str, str]]:
-    """Address (in the table's form) and inode of each socket that listens on the port."""
-    wanted = f":{port:04X}"
-    for line in table.splitlines()[1:]:
-        _, local, _, state, *_, inode = line.split(maxsplit=10)[:10]
-        if state == _LISTENS and local.endswith(wanted):
-            yield local.removesuffix(wanted), inode
-
-
 def _reaching(address: str) -> Iterator[tuple[str, ...]]:
     """The addresses, closest first, whose listeners are reached at `address`."""
     if isinstance(ip_address(address), IPv4Address):
-        yield _form(address), _form(f"::ffff:{address}")
-        yield (_form("0.0.0.0"),)
+        yield address, f"::ffff:{address}"
+        yield ("0.0.0.0",)
     else:
-        yield (_form(address),)
-    yield (_form("::"),)
-
-
-def _form(address: str) -> str:
-    """The address as /proc/net writes it: each 32-bit word in the host's order."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    packed = socket.inet_pton(family, address)
-    words = (packed[i : i + 4] for i in range(0, len(packed), 4))
-    return "".join(f"{int.from_bytes(word, _BYTE_ORDER):08X}" for word in words)
+        yield (address,)
+    yield ("::",)
 
 
 def _held(main: Process, run_id: str, sockets: frozenset[str]) -> dict[str, str] | None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from att_server.adapters.probes.command import check_command
 from att_server.adapters.probes.endpoints import Endpoints, PortNotOwned
 from att_server.adapters.probes.grpc import check_grpc
-from att_server.adapters.probes.http import HttpCheck
+from att_server.adapters.probes.http import check_http
 from att_server.adapters.probes.log import LogCheck
 from att_server.adapters.probes.outcome import Outcome
 from att_server.adapters.probes.tcp import check_tcp
@@ -58,7 +58,6 @@ class SystemProber:
         self._clock = clock
         self._commands = commands
         self._endpoints = Endpoints(allowed_hosts)
-        self._http = HttpCheck(self._endpoints)
         self._log = LogCheck(logs)
 
     async def probe(self, probe: Probe, target: ProbeTarget) -> ProbeResult:
@@ -91,8 +90,7 @@ class SystemProber:
         )
 
     async def aclose(self) -> None:
-        """Closes all connections. Without effect the second time."""
-        await self._http.aclose()
+        """Ends what still looks. Without effect the second time."""
         await self._log.aclose()
         self._endpoints.close()
 
@@ -100,7 +98,7 @@ class SystemProber:
         """Raises OSError where there is no answer, TimeoutError, PortNotOwned."""
         match probe.kind:
             case HttpProbe():
-                return await self._http.check(probe.kind, target)
+                return await check_http(probe.kind, target, self._endpoints)
             case TcpProbe():
                 return await check_tcp(probe.kind, target, self._endpoints)
             case CommandProbe():
