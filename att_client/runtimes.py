@@ -37,8 +37,8 @@ _SERVICE = "/att.v1.RuntimeService/"
 
 # What the server takes where a request leaves the wait open.
 _START_TIMEOUT = timedelta(seconds=30)
-# A project's own `stop_grace` is not known here; the contract's bound is.
-_LONGEST_GRACE = timedelta(hours=1)
+# A project's own `stop_grace` is not known here; the contract's bound of every wait is.
+_LONGEST_WAIT = timedelta(hours=1)
 _PROBE_TIMEOUT = timedelta(minutes=1)
 
 
@@ -101,7 +101,7 @@ class Runtimes:
                 project_id=project_id, grace=grace, request_id=request_id or uuid.uuid4().hex
             ),
             StopRuntimeResponse.parse,
-            self._deadline(_or(grace, _LONGEST_GRACE)),
+            self._deadline(_or(grace, _LONGEST_WAIT)),
         )
         return present(response.runtime)
 
@@ -127,7 +127,7 @@ class Runtimes:
                 request_id=request_id or uuid.uuid4().hex,
             ),
             RestartRuntimeResponse.parse,
-            self._deadline(_or(grace, _LONGEST_GRACE) + _or(timeout, _START_TIMEOUT)),
+            self._deadline(_or(grace, _LONGEST_WAIT) + _or(timeout, _START_TIMEOUT)),
         )
         return present(response.runtime)
 
@@ -219,8 +219,9 @@ class Runtimes:
 
 
 def _or(duration: timedelta | None, default: timedelta) -> timedelta:
-    # A negative one is for the server to refuse, not for the deadline to hit.
-    return default if duration is None else max(duration, timedelta(0))
+    # One out of bounds is for the server to refuse, not for the deadline to hit; gRPC
+    # takes a deadline that it cannot count to for one that has passed.
+    return default if duration is None else min(max(duration, timedelta(0)), _LONGEST_WAIT)
 
 
 def _start_wait(wait: str) -> StartWait:

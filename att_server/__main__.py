@@ -147,9 +147,10 @@ def _backup(arguments: Sequence[str]) -> int:
             _print(json.dumps({"backup": made.form()}))
         else:
             _print(
-                f"att: {made.archive} holds {made.projects} projects and {made.log_bytes:,} bytes "
-                f"of their logs, in {made.archive_bytes:,} bytes. It holds the apps' settings "
-                "with their environment: keep it as private as the state directory."
+                f"att: {made.archive} holds {made.projects} projects of {made.state_dir} and "
+                f"{made.log_bytes:,} bytes of their logs, in {made.archive_bytes:,} bytes. It "
+                "holds the apps' settings with their environment: keep it as private as the "
+                "state directory."
             )
 
     return _done(work, as_json=given.json)
@@ -200,6 +201,11 @@ def _done(work: Callable[[], None], *, as_json: bool) -> int:
         work()
     except (BackupError, StartRefused) as error:
         _tell_failed(error.reason, error.message, as_json=as_json)
+        return EXIT_FAILED
+    except Exception as error:
+        log.exception("a defect")
+        words = f"{type(error).__name__}: {error}. Nothing was left behind."
+        _tell_failed("INTERNAL", words, as_json=as_json)
         return EXIT_FAILED
     except KeyboardInterrupt:
         _tell_failed("INTERRUPTED", "Interrupted; nothing was left behind.", as_json=as_json)

@@ -23,6 +23,7 @@ SUFFIXES = (".tar.gz", ".tgz")
 class Backup:
     """What was made. log_bytes: of all projects' logs, unpacked."""
 
+    state_dir: Path
     archive: Path
     archive_bytes: int
     projects: int
@@ -31,7 +32,11 @@ class Backup:
 
     def form(self) -> dict[str, object]:
         """As a JSON object."""
-        return asdict(self) | {"archive": str(self.archive), "time": self.time.isoformat()}
+        return asdict(self) | {
+            "state_dir": str(self.state_dir),
+            "archive": str(self.archive),
+            "time": self.time.isoformat(),
+        }
 
 
 def make(state_dir: Path, archive: Path) -> Backup:
@@ -75,6 +80,7 @@ def make(state_dir: Path, archive: Path) -> Backup:
         (draft / "archive").rename(archive)
         sync_directory(archive.parent)
     return Backup(
+        state_dir=state_dir,
         archive=archive,
         archive_bytes=size,
         projects=len(log_ids),

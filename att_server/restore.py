@@ -15,10 +15,11 @@ from att_server.adapters.sqlite_store import SqliteStateStore
 from att_server.adapters.store_backup import renew_store
 from att_server.archive import STORE_NAME, ArchiveInfo, BackupError, unpack
 from att_server.backup import storage_errors
-from att_server.core.errors import RefusalReason, StartRefused
+from att_server.core.errors import AttError, RefusalReason, StartRefused
 from att_server.core.model import DesiredState, Event, Project
 from att_server.drafts import draft_directory, sync_directory, sync_tree
 from att_server.supervisor.processes import boot_id
+from att_server.supervisor.segment import SegmentError
 from att_server.supervisor.state import (
     EXITED,
     HOST_RESTARTED,
@@ -65,7 +66,16 @@ def restore(archive: Path, state_dir: Path, *, stopped: bool) -> Restored:
             new = draft / "state"
             new.mkdir(mode=0o700)
             info = unpack(archive, new)
-            projects, ended = asyncio.run(_renew(new, info, stopped=stopped))
+            try:
+                projects, ended = asyncio.run(_renew(new, info, stopped=stopped))
+            except AttError as error:
+                raise BackupError(error.reason, error.message) from error
+            except (SegmentError, ValueError) as error:
+                raise BackupError(
+                    "ARCHIVE_INVALID",
+                    f"{archive} holds a log that cannot be used: {error}. Nothing was restored; "
+                    "use another backup.",
+                ) from error
             sync_tree(new)
             _show(new, state_dir)
     return Restored(

@@ -252,6 +252,6 @@ def has_ended(runtime: att_client.Runtime) -> bool:
 
 
 def _uptime(runtime: att_client.Runtime) -> str:
-    if has_ended(runtime) or runtime.start_time is None:
+    if has_ended(runtime) or runtime.exit is not None or runtime.start_time is None:
         return ""
     return duration_text(datetime.now(UTC) - runtime.start_time)

@@ -81,6 +81,9 @@ def reported(output: Output) -> Iterator[None]:
             sys.stdout.flush()
         except att_client.AttError as error:
             raise from_call(error) from error
+        except UnicodeEncodeError as error:
+            # Bytes of an argument or of the current directory that no request can carry.
+            raise usage_error(f"{error.object!r} is not UTF-8. Name it in UTF-8.") from error
     except CommandError as error:
         output.error(error)
         raise typer.Exit(error.exit_code) from error

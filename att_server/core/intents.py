@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from att_server.core.launch import settings_digest
@@ -20,8 +21,7 @@ class DesiredStates(Protocol):
         project_id: str,
         desired: DesiredState,
         runtime: RuntimeSettings | None,
-        event: Event,
-        *,
+        *events: Event,
         request: RequestClaim | None = None,
     ) -> RequestClaim | None:
         """Stores what the app is meant to be, unless the request was claimed before."""
@@ -72,13 +72,13 @@ class Intents:
         One durable write, the only one before a start. Raises REQUEST_ID_REUSED.
         """
         event = self.event(event_type, project_id, principal, **facts)
-        known = await self._projects.set_desired(
-            project_id, DesiredState.RUNNING, overrides, event, request=request
+        known = await self._store_intent(
+            project_id, DesiredState.RUNNING, overrides, event, request
         )
         if self._begun(known):
             return False
         if known is not None:  # claimed by a server that died before it had the effect
-            await self._projects.set_desired(project_id, DesiredState.RUNNING, overrides, event)
+            await self._store_intent(project_id, DesiredState.RUNNING, overrides, event, None)
         return True
 
     async def to_stop(
@@ -86,7 +86,7 @@ class Intents:
     ) -> None:
         """Stores that the app is not to run, and why."""
         event = self.event(event_type, project_id, principal, **facts)
-        await self._projects.set_desired(project_id, DesiredState.STOPPED, None, event)
+        await self._store_intent(project_id, DesiredState.STOPPED, None, event, None)
 
     def note_outcome(self, request: RequestClaim) -> None:
         """Has stored, in time, what the request began: the present run."""
@@ -103,6 +103,27 @@ class Intents:
             principal=principal,
             attributes={key: str(value) for key, value in facts.items()},
         )
+
+    async def _store_intent(
+        self,
+        project_id: str,
+        desired: DesiredState,
+        overrides: RuntimeSettings | None,
+        event: Event,
+        request: RequestClaim | None,
+    ) -> RequestClaim | None:
+        """Stores it behind what runs have gone through before; returns an earlier claim."""
+        known = None
+
+        async def write(before: Sequence[Event]) -> bool:
+            nonlocal known
+            known = await self._projects.set_desired(
+                project_id, desired, overrides, *before, event, request=request
+            )
+            return known is None
+
+        await self._runs.events.store_with(write)
+        return known
 
     def _entry(self, request: RequestClaim) -> Entry:
         return self._runs.entry(request.project_id)

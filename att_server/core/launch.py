@@ -174,10 +174,11 @@ _CAUSES = {
 def start_failed(project_id: str, status: RunStatus, last_lines: Sequence[str]) -> AttError:
     """The error for a run that could not be started or ended before it was ready."""
     cause, text = _end(status)
+    if cause in ("exited", "signal"):
+        text += " before it was ready"
     return AttError(
         Reason.RUNTIME_START_FAILED,
-        f"The app of {project_id!r} {text} before it was ready. Mend it and start it again; "
-        f"{_quoted(last_lines)}",
+        f"The app of {project_id!r} {text}. Mend it and start it again; {_quoted(last_lines)}",
         project_id=project_id,
         run_id=status.run_id,
         cause=cause,

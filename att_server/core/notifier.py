@@ -15,7 +15,7 @@ from att_server.core.errors import AttError, Reason
 from att_server.core.model import CommandResult, Event, EventFilter, Project
 from att_server.core.ports import Clock, CommandRunner, SettingsReader, StateStore
 
-NOTIFIED_TYPES = ("runtime.failed",)
+NOTIFIED_TYPES = ("runtime.failed", "runtime.recovery_failed")
 CURSOR = "notified"
 """Under this name the store keeps the event from which on a notification may be due."""
 WAITS = tuple(timedelta(seconds=seconds) for seconds in (1, 4, 16, 64, 256, 300, 300))

@@ -156,11 +156,10 @@ class ProjectManager:
         project_id: str,
         desired: DesiredState,
         runtime: RuntimeSettings | None,
-        event: Event,
-        *,
+        *events: Event,
         request: RequestClaim | None = None,
     ) -> RequestClaim | None:
-        """Stores what the app is meant to be, with the event that says who wants it.
+        """Stores what the app is meant to be, with the events that tell why.
 
         runtime: what the start was given over the project's settings; None:
         unchanged. request: of the call, claimed with it; one that was claimed
@@ -175,7 +174,7 @@ class ProjectManager:
                 desired_runtime=project.desired_runtime if runtime is None else runtime,
             )
             new = request if request is not None and request.request_id else None
-            known = await self._store.put_project(changed, event, claim=new)
+            known = await self._store.put_project(changed, *events, claim=new)
             if new is not None and known is not None:
                 return same_request(new, known)
             self._projects[project_id] = changed

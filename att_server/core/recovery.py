@@ -177,6 +177,7 @@ class Recoverer:
         if decided is not Recovery.NONE:
             # Watched first: who waits for it to be ready sees that it goes on.
             self._health.watch(project, launch.spec, launch.settings)
+            await self._runs.events.settle()
             status = await self._driver.start(
                 launch.spec, after_loss=decided is Recovery.START_AFTER_LOSS
             )

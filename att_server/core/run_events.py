@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -12,6 +13,8 @@ from att_server.core.errors import AttError
 from att_server.core.model import Event, EventFilter, RunExit, RunStatus, RuntimeState
 from att_server.core.ports import Clock, StateStore
 
+GATHERED_WITHIN = timedelta(milliseconds=20)
+"""What comes this close together is stored with one write."""
 STORE_RETRY = timedelta(seconds=1)
 _PAGE = 1000
 
@@ -57,6 +60,7 @@ class RunEvents:
         self._stored = stored
         self._due = _Due()
         self._noted = Bell()
+        self._storing = asyncio.Lock()
         self._told: dict[str, Told] = {}
 
     def note(self, project_id: str, status: RunStatus, *, adopted: bool = False) -> None:
@@ -91,34 +95,78 @@ class RunEvents:
                 await self._clock.sleep(STORE_RETRY)
             else:
                 await self._noted.wait(seen)
+                # Real time, whatever the clock says: it only keeps the write out of
+                # the way of the call that caused it.
+                await asyncio.sleep(GATHERED_WITHIN.total_seconds())
+
+    async def settle(self) -> None:
+        """Stores what is due before a new supervisor takes the place of the one that told it.
+
+        Where that cannot be stored, it stays due: the app does not wait for it.
+        """
+        if not self._due.sightings:
+            return
+        try:
+            await self.flush()
+        except AttError as error:
+            log.error("events cannot be stored: %s", error.message)
 
     async def flush(self) -> None:
         """Stores what is due now. Raises AttError; nothing is lost then.
 
         Where it is cancelled, the next server tells what was not stored.
         """
-        due, self._due = self._due, _Due()
+        async with self._storing:
+            if self._due.sightings or self._due.outcomes:
+                outcomes, self._due.outcomes = self._due.outcomes, {}
+
+                async def append(events: Sequence[Event]) -> bool:
+                    if events or outcomes:
+                        await self._store.append_events(*events, outcomes=outcomes)
+                        self._stored.ring()
+                    return True
+
+                try:
+                    await self._store_due(append)
+                except AttError:
+                    self._due.outcomes = outcomes | self._due.outcomes
+                    raise
+
+    async def store_with(self, write: Callable[[Sequence[Event]], Awaitable[bool]]) -> None:
+        """Has `write` store what is due, in front of events of its own: one write, in order.
+
+        write: is given the events and says whether it stored them. Raises what it raises.
+        """
+        async with self._storing:
+            await self._store_due(write)
+
+    async def _store_due(self, write: Callable[[Sequence[Event]], Awaitable[bool]]) -> None:
+        due, self._due.sightings = self._due.sightings, []
         before = dict(self._told)
+        stored = False
         try:
             events: list[Event] = []
-            for sighting in due.sightings:
+            for sighting in due:
                 told = await self._known(sighting.project_id, sighting.status)
                 missing = list(_missing(sighting, told))
                 events += missing
                 self._told[sighting.project_id] = _after(told, missing, sighting.status)
-            if events or due.outcomes:
-                await self._store.append_events(*events, outcomes=due.outcomes)
-                self._stored.ring()
+            stored = await write(events)
         except AttError:
-            self._told = before
-            due.sightings += self._due.sightings
-            due.outcomes |= self._due.outcomes
-            self._due = due
+            self._put_back(due, before)
             raise
-        for sighting in due.sightings:
+        if not stored:
+            self._put_back(due, before)
+            return
+        for sighting in due:
             if sighting.status.state is RuntimeState.UNKNOWN:
                 # What is heard next may have happened before this server began.
                 self._told.pop(sighting.project_id, None)
+
+    def _put_back(self, due: list[_Sighting], told: dict[str, Told]) -> None:
+        self._told = told
+        self._due.sightings = due + self._due.sightings
+        self._noted.ring()
 
     async def _known(self, project_id: str, status: RunStatus) -> Told:
         """What the log tells of the runs in `status`.

@@ -247,12 +247,15 @@ class RuntimeManager:
 
         Raises PROJECT_NOT_STOPPED, PROJECT_BUSY.
         """
-        await self._operations.settle(project_id, RECOVERY)
-        self._operations.refuse_if_busy(project_id)
-        if self._runs.entry(project_id).alive:
+        # What is being recovered runs in a moment, or has to be stopped yet. It is
+        # not waited for: no other project could be changed meanwhile.
+        recovered = self._operations.current(project_id) == RECOVERY
+        if not recovered:
+            self._operations.refuse_if_busy(project_id)
+        if recovered or self._runs.entry(project_id).alive:
             raise AttError(
                 Reason.PROJECT_NOT_STOPPED,
-                f"The app of {project_id!r} still runs. Stop it, then delete the project.",
+                f"The app of {project_id!r} runs, or is to. Stop it, then delete the project.",
                 project_id=project_id,
             )
         self._operations.occupy(project_id, "deletion")
@@ -320,6 +323,7 @@ class RuntimeManager:
         # Before there is a run: it must not be probed as the one before was.
         self._health.watch(project, launch.spec, launch.settings)
         if status is None:
+            await self._runs.events.settle()
             status = await self._driver.start(launch.spec)
         self._runs.run_changed(project_id, status)
         if _not_started(status):

@@ -84,7 +84,8 @@ def runtime(state: Runtime, *, log_end_cursor: int) -> runtime_pb2.Runtime:
     status = state.status
     if status is not None:
         message.run_id = status.run_id
-        message.pid = status.pid if state.state.alive else 0
+        # Between two runs the number may be that of a stranger already.
+        message.pid = status.pid if state.state.alive and status.exit is None else 0
         message.command.extend(status.command)
         if status.start_time is not None:
             message.start_time.CopyFrom(timestamp(status.start_time))

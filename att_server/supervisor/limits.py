@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +21,9 @@ CPU_TIME_LIMIT = "cpu_time_limit"
 OOM_KILLED = "oom_killed"
 
 WATCH_INTERVAL = 0.5
-"""Seconds between two looks at a tree with bounds."""
+"""Seconds between two looks at a tree with bounds, at least."""
+_SHARE = 0.05
+"""Of one processor, at most, goes into the looking."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -92,7 +95,13 @@ class LimitWatch:
         """
         if self.deadline is None or now < self.deadline:
             return ""
-        self.deadline = now + WATCH_INTERVAL
+        began = time.monotonic()
+        found = self._look()
+        # A large tree takes a while, and is not to be slowed by being watched.
+        self.deadline = now + max(WATCH_INTERVAL, (time.monotonic() - began) / _SHARE)
+        return found
+
+    def _look(self) -> str:
         if self._cgroup is not None:
             count = len(self._cgroup.pids())
             return PROCESS_LIMIT if _above(count, self._limits.processes) else ""

@@ -15,6 +15,7 @@ OWN_LOG = "supervisor.log"
 MAX_BYTES = 1024 * 1024
 """Of the file; as much again is kept in `supervisor.log.1`."""
 _MAX_LINE = 8 * 1024
+"""With its newline."""
 
 
 class OwnLog:
@@ -47,7 +48,9 @@ class OwnLog:
     def _append(self, text: str) -> None:
         now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
         line = f"{now.replace('+00:00', 'Z')} {os.getpid()} {text}"
-        data = self.masked(line).encode("utf-8", "replace")[:_MAX_LINE]
+        data = self.masked(line).encode("utf-8", "replace")
+        if len(data) >= _MAX_LINE:  # cut between two characters
+            data = data[: _MAX_LINE - 1].decode("utf-8", "ignore").encode()
         try:
             self._write(data.replace(b"\n", b" ") + b"\n")
         except OSError:

@@ -147,13 +147,14 @@ class Supervisor:
 
     def _timeout(self) -> float:
         running = None if self._running is None else self._running.deadline
-        moments = (running, self._control.deadline, self._restart_at)
+        moments = (running, self._control.deadline, self._record.deadline, self._restart_at)
         first = min((moment for moment in moments if moment is not None), default=None)
         return LOOK_AGAIN if first is None else min(max(0.0, first - time.monotonic()), LOOK_AGAIN)
 
     def _on_time(self) -> None:
         now = time.monotonic()
         self._control.on_deadline(now)
+        self._record.on_deadline(now)
         if self._running is not None:
             self._running.on_deadline(now)
             if self._running.over:
@@ -164,7 +165,7 @@ class Supervisor:
             self._begin(self._history.restarted(now))
 
     def _on_signals(self) -> None:
-        received = set(os.read(self._signals, 512))
+        received = set(os.read(self._signals, 65_536))
         if received & {signal.SIGTERM, signal.SIGINT}:
             self._stop(self._grace, HOST_SHUTDOWN)
         # A signal can stand for several children, so look whatever has come.
@@ -180,7 +181,7 @@ class Supervisor:
         run = Run(run_id=run_to_text(binary), start_time=utc(now / 1e9))
         before = self._state.run
         self._history, self._restart_at = history, None
-        # On disk before the process is: a successor finds it by ATT_RUN_ID.
+        # On disk before the process is: a successor finds it by its run id.
         self._record.note(
             state=STARTING,
             reason="",

@@ -187,17 +187,21 @@ class Hunt:
         return False
 
 
-def end_run(run_id: str, main: tuple[int, int] | None, *, within: float) -> bool:
+def end_run(
+    run_id: str, main: tuple[int, int] | None, *, within: float, supervisor_id: str = ""
+) -> bool:
     """Ends with SIGKILL every process of a run that lost its supervisor.
 
     A process belongs to the run if its environment says so, if it is `main`
-    (pid, ticks), or if it descends from one that does. Returns whether all are
-    gone, after at most `within` seconds.
+    (pid, ticks), or if it descends from one that does. With `supervisor_id` of
+    every run of that supervisor, whatever their ids: the last may not have been
+    saved. Returns whether all are gone, after at most `within` seconds.
     """
-    mark = f"ATT_RUN_ID={run_id}".encode()
+    given = {"ATT_RUN_ID": run_id, "ATT_SUPERVISOR_ID": supervisor_id}
+    marks = {f"{name}={value}".encode() for name, value in given.items() if value}
     deadline = time.monotonic() + within
     while True:
-        hunt = Hunt(proven=lambda p: (p.pid, p.ticks) == main or _carries(p.pid, mark))
+        hunt = Hunt(proven=lambda p: (p.pid, p.ticks) == main or _carries(p.pid, marks))
         until = min(deadline, time.monotonic() + 1)
         while hunt.strike() and time.monotonic() < until:
             pass
@@ -242,10 +246,10 @@ def _read(path: str) -> bytes | None:
         os.close(descriptor)
 
 
-def _carries(pid: int, mark: bytes) -> bool:
+def _carries(pid: int, marks: set[bytes]) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            return mark in file.read().split(b"\0")
+            return not marks.isdisjoint(file.read().split(b"\0"))
     except OSError:  # gone, or another user's
         return False
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from att_server.supervisor.own_log import OwnLog
 from att_server.supervisor.state import State, supervisor_directories
 
+SAVE_AGAIN = 1.0
+"""Seconds between two tries to save a state."""
+
 
 class Record:
     """Keeps `state.json` and tells of its changes.
 
     state: the newest. saved: whether it is on disk. Where the disk is full the
-    app goes on; what is not recorded is settled by the next one to hold the lock.
+    app goes on, and saving is tried again.
     """
 
     def __init__(
@@ -28,6 +32,7 @@ class Record:
         """directory: the supervisor's own. tell: is given the form of a state."""
         self.state = state
         self.saved = False
+        self._tried_at = time.monotonic()
         self._directory = directory
         self._project = os.path.dirname(os.path.dirname(directory))
         self._tell = tell
@@ -36,12 +41,7 @@ class Record:
     def note(self, **fields: object) -> None:
         """Changes the state on disk."""
         self.state = replace(self.state, revision=self.state.revision + 1, **fields)  # type: ignore[arg-type]  # names and types are State's
-        try:
-            self.state.save(self._directory)
-            self.saved = True
-        except OSError as error:
-            self.saved = False
-            self._own_log.note("not saved", error=error)
+        self._save()
         run = self.state.run
         if "state" in fields:
             self._own_log.note(
@@ -63,6 +63,16 @@ class Record:
         self.note(**fields)
         self.tell()
 
+    @property
+    def deadline(self) -> float | None:
+        """When `on_deadline` is due, in monotonic seconds."""
+        return None if self.saved else self._tried_at + SAVE_AGAIN
+
+    def on_deadline(self, now: float) -> None:
+        """Saves what could not be saved before, if that is due."""
+        if not self.saved and now >= self._tried_at + SAVE_AGAIN:
+            self._save()
+
     def remove_older(self) -> None:
         """Removes what earlier supervisors of the project wrote, if it is told by this one."""
         if not self.saved:
@@ -73,3 +83,12 @@ class Record:
                     for name in os.listdir(directory):
                         os.unlink(os.path.join(directory, name))
                     os.rmdir(directory)
+
+    def _save(self) -> None:
+        self._tried_at = time.monotonic()
+        try:
+            self.state.save(self._directory)
+            self.saved = True
+        except OSError as error:
+            self.saved = False
+            self._own_log.note("not saved", error=error)

@@ -55,7 +55,12 @@ class Running:
             self._app = AppProcess(
                 spec.command,
                 spec.directory,
-                {**spec.env, **secrets, "ATT_RUN_ID": run_to_text(run)},
+                {
+                    **spec.env,
+                    **secrets,
+                    "ATT_RUN_ID": run_to_text(run),
+                    "ATT_SUPERVISOR_ID": spec.supervisor_id,
+                },
                 limits=spec.limits,
                 cgroup=self._cgroup,
             )

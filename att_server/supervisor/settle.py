@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from att_server.supervisor import cgroup, processes
-from att_server.supervisor.log_writer import LogWriter
+from att_server.supervisor.log_writer import LogWriter, Marker
 from att_server.supervisor.segment import FrameKind, SegmentError, run_to_bytes, run_to_text
 from att_server.supervisor.spec import Spec
 from att_server.supervisor.state import (
@@ -17,6 +17,7 @@ from att_server.supervisor.state import (
     HOST_RESTARTED,
     HOST_SHUTDOWN,
     LOGS,
+    MAX_PAST,
     STATE_FILE,
     STOPPED,
     STOPPING,
@@ -57,42 +58,76 @@ def settle(project: str, *, log_id: str, boot_id: str) -> None:
         if state is None or state.ended:
             continue
         cgroup.clear(state.log_id)
-        run = state.run
-        if run is not None and run.end is None:
-            _end_processes(state, run, boot_id)
-            end = _lost(run)
-            if state.log_id == log_id:
-                end = _marked_end(logs, state, run, boot_id)
-            state = replace(state, run=replace(run, end=end))
+        if state.log_id == log_id:
+            log = LogWriter.open(Path(logs), log_id=log_id, boot_id=boot_id)
+            try:
+                state = _newest_run(log, state)
+                _end_processes(state, boot_id)
+                state = _marked(log, state)
+            finally:
+                log.close()
+        else:
+            _end_processes(state, boot_id)
+            if state.run is not None and state.run.end is None:
+                state = replace(state, run=replace(state.run, end=_lost(state.run)))
         _final(state, _restarts(directory, state), boot_id).save(directory)
 
 
-def _end_processes(state: State, run: Run, boot_id: str) -> None:
-    same_boot = state.boot_id == boot_id
-    main = (run.pid, run.start_ticks) if same_boot and run.pid else None
-    if not processes.end_run(run.run_id, main, within=END_WITHIN):
-        raise StillRunning(f"processes of run {run.run_id} survive SIGKILL")
-
-
-def _marked_end(logs: str, state: State, run: Run, boot_id: str) -> RunEnd:
-    """How the run ended by its end marker, which is written if there is none."""
-    binary = run_to_bytes(run.run_id)
-    log = LogWriter.open(Path(logs), log_id=state.log_id, boot_id=boot_id)
-    try:
-        marker = log.find_marker(binary, FrameKind.RUN_ENDED, from_sequence=state.marker_sequence)
-        if marker is not None:
-            return RunEnd.from_marker(marker.payload, utc(marker.time_ns / 1e9))
-        started = log.open_run == binary or log.find_marker(
-            binary, FrameKind.RUN_STARTED, from_sequence=state.marker_sequence
+def _newest_run(log: LogWriter, state: State) -> State:
+    """The state with the run that the log has open, if it could not be saved any more."""
+    binary, known = log.open_run, state.run
+    if binary is None or (known is not None and run_to_bytes(known.run_id) == binary):
+        return state
+    run_id = run_to_text(binary)
+    for run in state.past:
+        if run.run_id == run_id and run.end is not None:  # only its marker is missing
+            log.append_ended(binary, run.end.marker())
+            return state
+    if known is not None and known.end is None:
+        marker = log.find_marker(
+            run_to_bytes(known.run_id), FrameKind.RUN_ENDED, from_sequence=state.marker_sequence
         )
-        if not started:
-            log.append_started(binary, started_marker(state.command, run.pid, state.release_id))
-        end = _lost(run)
-        log.append_ended(binary, end.marker())
+        known = replace(known, end=_lost(known) if marker is None else _told(marker))
+    began = int.from_bytes(binary[:6], "big") / 1000
+    return replace(
+        state,
+        run=Run(run_id=run_id, start_time=utc(began)),
+        past=state.past if known is None else (*state.past, known)[-MAX_PAST:],
+    )
+
+
+def _end_processes(state: State, boot_id: str) -> None:
+    run = state.run
+    same_boot = state.boot_id == boot_id and run is not None and run.end is None and run.pid
+    main = (run.pid, run.start_ticks) if same_boot and run is not None else None
+    run_id = "" if run is None else run.run_id
+    if not processes.end_run(run_id, main, supervisor_id=state.supervisor_id, within=END_WITHIN):
+        raise StillRunning(f"processes of run {run_id} survive SIGKILL")
+
+
+def _marked(log: LogWriter, state: State) -> State:
+    """The state with how its run ended by its end marker, which is written if there is none."""
+    run = state.run
+    if run is None or run.end is not None:
         log.flush()
-        return end
-    finally:
-        log.close()
+        return state
+    binary, since = run_to_bytes(run.run_id), state.marker_sequence
+    marker = log.find_marker(binary, FrameKind.RUN_ENDED, from_sequence=since)
+    if marker is not None:
+        return replace(state, run=replace(run, end=_told(marker)))
+    started = log.open_run == binary or log.find_marker(
+        binary, FrameKind.RUN_STARTED, from_sequence=since
+    )
+    if not started:
+        log.append_started(binary, started_marker(state.command, run.pid, state.release_id))
+    end = _lost(run)
+    log.append_ended(binary, end.marker())
+    log.flush()
+    return replace(state, run=replace(run, end=end))
+
+
+def _told(marker: Marker) -> RunEnd:
+    return RunEnd.from_marker(marker.payload, utc(marker.time_ns / 1e9))
 
 
 def _lost(run: Run) -> RunEnd:
@@ -144,16 +179,10 @@ def _rebuilt(directory: str, logs: str, log_id: str, boot_id: str) -> State | No
             state, spec_digest=spec.digest, command=spec.command, release_id=spec.release_id
         )
     try:
-        log = LogWriter.open(Path(logs), log_id=log_id, boot_id=boot_id)
+        LogWriter.open(Path(logs), log_id=log_id, boot_id=boot_id).close()
     except SegmentError:
         return None
-    open_run = log.open_run
-    log.close()
-    if open_run is None:
-        return state
-    run_id = run_to_text(open_run)
-    began = int.from_bytes(open_run[:6], "big") / 1000
-    return replace(state, run=Run(run_id=run_id, start_time=utc(began)))
+    return state
 
 
 def started_marker(command: tuple[str, ...], pid: int, release_id: str) -> dict[str, object]:

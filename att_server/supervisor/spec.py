@@ -52,7 +52,7 @@ class Inherited:
 class Spec:
     """What a supervisor is asked to run.
 
-    env: the app's whole environment, less its secrets and ATT_RUN_ID.
+    env: the app's whole environment, less its secrets, ATT_RUN_ID and ATT_SUPERVISOR_ID.
     grace: between SIGTERM and SIGKILL.
     probed: readiness is the server's to tell; else the app is ready as it runs.
     epoch: of the server that asks.

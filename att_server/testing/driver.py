@@ -170,7 +170,11 @@ class FakeRuntimeDriver:
         """Apps run on; nobody is told of them."""
         self._listener = None
 
-    # What a test makes happen -----------------------------------------------
+    # What a test makes happen and looks at ----------------------------------
+
+    def status(self, project_id: str) -> RunStatus:
+        """How the app is, whatever its supervisor says."""
+        return self._statuses[project_id]
 
     def exit(self, project_id: str, exit_code: int = 0) -> None:
         """The app ends by itself."""

@@ -8,77 +8,27 @@ from datetime import timedelta
 import pytest
 
 from att_server.core.errors import AttError, Reason
-from att_server.core.model import ProbeResult, RuntimeState
+from att_server.core.model import RuntimeState
 from att_server.core.settings import (
     CommandProbe,
-    HttpProbe,
-    LogProbe,
     Probe,
-    ProbeKind,
     RestartCondition,
-    RestartPolicy,
-    RuntimeSettings,
-    TcpProbe,
 )
-from att_server.testing.driver import FakeRuntimeDriver
 from tests.core.fake_server import Server, run_id
-
-READY = HttpProbe(url="http://127.0.0.1:9/ready")
-LIVE = TcpProbe(port=9)
-LINE = LogProbe(pattern="listening")
-SECOND = timedelta(seconds=1)
-MINUTE = timedelta(minutes=1)
-
-
-def settings(
-    *,
-    readiness: Probe | None = None,
-    liveness: Probe | None = None,
-    restart: RestartCondition | None = None,
-) -> RuntimeSettings:
-    return RuntimeSettings(
-        command=("serve",),
-        readiness=readiness,
-        liveness=liveness,
-        restart=None if restart is None else RestartPolicy(condition=restart, max_restarts=2),
-    )
-
-
-def ready_probe(
-    kind: ProbeKind = READY, *, threshold: int | None = None, deadline: timedelta | None = None
-) -> Probe:
-    return Probe(kind=kind, threshold=threshold, deadline=deadline)
-
-
-async def pass_rounds(server: Server, rounds: int = 1, *, probes: int = 1) -> None:
-    """Lets every probe of the app check `rounds` times."""
-    for _ in range(rounds):
-        await server.clock.wait_for_sleepers(probes)
-        server.clock.advance(SECOND)
-        await server.clock.wait_for_sleepers(probes)
-
-
-def health(server: Server) -> ProbeResult:
-    found = server.runtimes.get("web").health
-    assert found is not None
-    return found
-
-
-def state(server: Server) -> RuntimeState:
-    return server.runtimes.get("web").state
-
-
-def reason(server: Server) -> str:
-    status = server.runtimes.get("web").status
-    assert status is not None
-    return status.reason
-
-
-async def refusal(call: asyncio.Task[object]) -> AttError:
-    with pytest.raises(AttError) as refused:
-        await call
-    return refused.value
-
+from tests.core.probed_app import (
+    LINE,
+    LIVE,
+    MINUTE,
+    READY,
+    SECOND,
+    health,
+    pass_rounds,
+    ready_probe,
+    reason,
+    refusal,
+    settings,
+    state,
+)
 
 # Readiness ------------------------------------------------------------------
 
@@ -314,165 +264,6 @@ async def test_an_app_without_a_probe_is_not_checked(server: Server) -> None:
     await server.start()
     assert server.prober.probed == []
     assert server.clock.sleepers == 0
-
-
-# Another server, a silent supervisor, an old one ----------------------------
-
-
-async def test_one_failure_after_a_restart_of_the_server_does_not_make_an_app_unready() -> None:
-    server = Server()
-    async with server.serving():
-        await server.create()
-        server.prober.set(READY, healthy=True)
-        probe = ready_probe(threshold=3)
-        await server.projects.update(
-            "web", path=None, runtime=settings(readiness=probe), principal=""
-        )
-        call = asyncio.create_task(server.start(wait_ready=True, timeout=MINUTE))
-        await pass_rounds(server)
-        server.clock.advance(SECOND)
-        await call
-        server.prober.set(READY, healthy=False)
-    async with server.serving():
-        await pass_rounds(server)
-        assert state(server) is RuntimeState.READY
-        await pass_rounds(server)
-        assert state(server) is RuntimeState.RUNNING
-
-
-async def test_an_app_that_was_ready_is_not_ended_by_the_deadline_of_another_server() -> None:
-    server = Server()
-    async with server.serving():
-        await server.create()
-        server.prober.set(READY, healthy=True)
-        probe = ready_probe(deadline=timedelta(seconds=5))
-        await server.projects.update(
-            "web", path=None, runtime=settings(readiness=probe), principal=""
-        )
-        await server.start(wait_ready=True)
-        server.prober.set(READY, healthy=False)
-        await pass_rounds(server)
-        assert state(server) is RuntimeState.RUNNING
-    async with server.serving():
-        await pass_rounds(server, 20)
-        assert state(server) is RuntimeState.RUNNING
-
-
-async def test_a_deadline_that_passed_without_a_server_leaves_a_round_of_checks() -> None:
-    server = Server()
-    async with server.serving():
-        await server.create()
-        probe = ready_probe(threshold=2, deadline=timedelta(seconds=30))
-        await server.projects.update(
-            "web", path=None, runtime=settings(readiness=probe), principal=""
-        )
-        await server.start()
-        await pass_rounds(server)
-    server.clock.advance(timedelta(hours=1))
-    async with server.serving():
-        server.prober.set(READY, healthy=True)
-        await pass_rounds(server)
-        await server.until(RuntimeState.READY)
-
-
-async def test_a_deadline_that_passed_without_a_server_is_missed_after_that() -> None:
-    server = Server()
-    async with server.serving():
-        await server.create()
-        probe = ready_probe(threshold=2, deadline=timedelta(seconds=30))
-        await server.projects.update(
-            "web", path=None, runtime=settings(readiness=probe), principal=""
-        )
-        await server.start()
-        await pass_rounds(server)
-    server.clock.advance(timedelta(hours=1))
-    async with server.serving():
-        await pass_rounds(server, 5)
-        assert state(server) is RuntimeState.RUNNING
-        server.clock.advance(SECOND)
-        await server.until(RuntimeState.FAILED)
-
-
-async def test_what_a_silent_supervisor_missed_it_is_told_later(server: Server) -> None:
-    await server.start(settings(readiness=ready_probe()))
-    await pass_rounds(server)
-    server.driver.silence("web")
-    server.prober.set(READY, healthy=True)
-    await pass_rounds(server, 3)
-    assert state(server) is RuntimeState.UNKNOWN
-    assert health(server).healthy
-    server.driver.unsilence("web")
-    server.clock.advance(SECOND)
-    await server.until(RuntimeState.READY)
-
-
-class DriverThatLosesWords(FakeRuntimeDriver):
-    """The connection breaks with each first word of a kind, which nobody notices."""
-
-    lost: frozenset[str] = frozenset()
-
-    async def fail(self, project_id: str, run_id: str, reason: str) -> None:
-        if reason in self.lost:
-            await super().fail(project_id, run_id, reason)
-        self.lost |= {reason}
-
-    async def set_ready(self, project_id: str, run_id: str, *, ready: bool = True) -> None:
-        if str(ready) in self.lost:
-            await super().set_ready(project_id, run_id, ready=ready)
-        self.lost |= {str(ready)}
-
-
-async def test_what_a_supervisor_did_not_hear_it_is_told_again() -> None:
-    server = Server()
-    server.driver = DriverThatLosesWords(clock=server.clock)
-    server.prober.set(READY, healthy=True)
-    async with server.serving():
-        await server.create(settings(readiness=ready_probe(), liveness=Probe(kind=LIVE)))
-        await server.start()
-        await server.clock.wait_for_sleepers(2)
-        server.clock.advance(SECOND)
-        await server.until(RuntimeState.READY)
-        await server.clock.wait_for_sleepers(2)
-        server.clock.advance(SECOND)
-        await server.clock.wait_for_sleepers(2)
-        assert state(server) is RuntimeState.READY
-        server.clock.advance(SECOND)
-        await server.until(RuntimeState.BACKOFF)
-        assert reason(server) == "liveness_failed"
-
-
-class DriverOfOldSupervisors(FakeRuntimeDriver):
-    """Its supervisors know neither `fail` nor that a run can become unready."""
-
-    async def fail(self, project_id: str, run_id: str, reason: str) -> None:
-        raise AttError(
-            Reason.SUPERVISOR_UNREACHABLE, "It does not know the command.", project_id=project_id
-        )
-
-    async def set_ready(self, project_id: str, run_id: str, *, ready: bool = True) -> None:
-        if not ready:
-            await self.fail(project_id, run_id, "")
-        await super().set_ready(project_id, run_id)
-
-
-async def test_an_app_under_an_old_supervisor_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    server = Server()
-    server.driver = DriverOfOldSupervisors(clock=server.clock)
-    probe = ready_probe(deadline=timedelta(seconds=2))
-    async with server.serving():
-        await server.create(settings(readiness=probe, liveness=Probe(kind=LIVE)))
-        await server.start()
-        await pass_rounds(server, 5)
-        assert state(server) is RuntimeState.RUNNING
-        server.prober.set(READY, healthy=True)
-        server.clock.advance(SECOND)
-        await server.until(RuntimeState.READY)
-        server.prober.set(READY, healthy=False)
-        await pass_rounds(server, 5, probes=2)
-        assert state(server) is RuntimeState.READY
-        assert not health(server).healthy
-    # Once for what it should have done, not once a check.
-    assert len([line for line in caplog.messages if "does not know" in line]) == 3
 
 
 # Waiting --------------------------------------------------------------------

@@ -7,9 +7,11 @@ import json
 import os
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,31 @@ def test_a_restore_without_space_says_so_and_leaves_nothing(
     assert ended.returncode == 1
     assert b'"STORAGE_FULL"' in ended.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar.gz", "s", "s.log"]
+
+
+def test_a_restore_that_runs_out_of_space_late_says_so_and_leaves_nothing(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    make(state_dir, tmp_path / "b.tar.gz")
+    database = (state_dir / "att.db").stat().st_size
+    segments = max(path.stat().st_size for path in state_dir.rglob("*.seg"))
+    assert database < segments
+    # What is unpacked fits, what is written to the database does not.
+    blocks = segments // 1024 + 1
+    with closing(sqlite3.connect(state_dir / "att.db")) as store, store:
+        filler = "x" * (segments - 8192)
+        store.execute("UPDATE event SET message = ? WHERE sequence = 0", (filler,))
+    make(state_dir, tmp_path / "c.tar.gz")
+    command = [sys.executable, "-m", "att_server", "restore", str(tmp_path / "c.tar.gz")]
+    limited = f"ulimit -f {blocks}; exec {shlex.join(command)} --state-dir {tmp_path / 'r'} --json"
+    ended = subprocess.run(["bash", "-c", limited], capture_output=True, timeout=PATIENCE)
+    assert ended.returncode == 1, ended.stderr
+    last = json.loads(ended.stderr.splitlines()[-1])
+    assert last["error"]["reason"] in (
+        *("STORAGE_FULL", "STORAGE_FAILED", "AUDIT_UNAVAILABLE", "STATE_DIR_NOT_WRITABLE"),
+    )
+    assert not (tmp_path / "r").exists()
+    assert not (tmp_path / ".r.restoring").exists()
 
 
 def test_two_backups_to_one_file_do_not_meet(state_dir: Path, tmp_path: Path) -> None:

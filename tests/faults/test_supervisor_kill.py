@@ -111,6 +111,29 @@ async def test_daemons_of_the_app_go_with_the_supervisor(
     assert not alive(daemon)
 
 
+CHAIN = """
+import os, time
+os.write(1, b"up\\n")
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+"""
+
+
+async def test_what_forks_and_exits_without_end_goes_with_the_supervisor(
+    host: Host, driver: SupervisorDriver, listener: Listener
+) -> None:
+    started = await driver.start(host.python(CHAIN, grace=60))
+    await until(lambda: host.output() == b"up\n", "the chain is up")
+    host.kill_supervisor()
+    status = await listener.until("app", over)
+    assert status.reason == "supervisor_lost"
+    assert processes.end_run(started.run_id, None, within=0)
+    assert len(host.ends()) == 1
+
+
 async def test_a_start_after_a_lost_supervisor_goes_on_in_the_same_log(
     host: Host, driver: SupervisorDriver, listener: Listener
 ) -> None:

@@ -293,6 +293,62 @@ async def test_a_specification_that_cannot_be_read_starts_nothing(
     await driver.aclose()
 
 
+async def test_a_run_that_could_not_be_saved_is_found_and_ended_as_well(host: Host) -> None:
+    listener = Listener()
+    driver = await host.opened("app", listener=listener)
+    flag = host.work / "flag"
+    program = f"test -e {flag} && exec sleep 60; sleep 0.2; exit 1"
+    first = await driver.start(host.spec("sh", "-c", program, restart=policy()))
+    # No state can be written from here on.
+    (host.supervisor() / "state.json.new").mkdir()
+    flag.touch()
+    unsaved = await listener.until("app", lambda s: s.restarts == 1 and s.exit is None)
+    assert host.state().run is not None
+    assert host.state().form()["run"]["run_id"] == first.run_id  # type: ignore[index]  # JSON
+    await driver.aclose()
+    supervisor = host.state().pid
+    host.kill_supervisor()
+    assert not alive(supervisor)
+    assert alive(unsaved.pid)
+    (host.supervisor() / "state.json.new").rmdir()
+    status = await adopted(host)
+    assert (status.state, status.reason) == (RuntimeState.EXITED, "supervisor_lost")
+    assert status.run_id == unsaved.run_id
+    assert [run.run_id for run in status.past] == [first.run_id]
+    assert status.past[0].exit.exit_code == 1
+    assert not alive(unsaved.pid)
+    assert host.runs() == [first.run_id, unsaved.run_id]
+    assert len(host.ends()) == 2
+    assert await adopted(host) == status
+
+
+async def test_a_run_that_left_no_trace_but_its_processes_is_ended(host: Host) -> None:
+    driver = await host.opened("app")
+    started = await driver.start(host.spec("sleep", "60"))
+    await driver.aclose()
+    host.kill_supervisor()
+    left(host, run={"run_id": "01J0000000000000000000000A", "pid": 0, "start_ticks": 0})
+    for path in (host.project("app") / "logs").iterdir():
+        path.unlink()
+    await adopted(host)
+    assert not alive(started.pid)
+
+
+async def test_a_state_that_could_not_be_saved_is_saved_later(
+    host: Host, driver: SupervisorDriver, listener: Listener
+) -> None:
+    await driver.start(host.spec("sleep", "60", probed=True))
+    obstacle = host.supervisor() / "state.json.new"
+    obstacle.mkdir()
+    run = host.state().run
+    assert run is not None
+    await driver.set_ready("app", run.run_id)
+    await listener.until("app", lambda s: s.state is RuntimeState.READY)
+    assert host.state().state == "running"
+    obstacle.rmdir()
+    await until(lambda: host.state().state == "ready", "it is saved")
+
+
 # Kills at any moment -----------------------------------------------------------
 
 

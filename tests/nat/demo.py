@@ -287,8 +287,13 @@ async def _start_beside_stranger(
             story.detail(f"backoff: {runtime.restarts} restarts so far, by `restart` in att.toml")
             stopped = await commands.runtime("stop", PROJECT)
             demand(stopped["state"] == "stopped", f"the state stopped: {stopped}")
+            log = await _log(commands)
+            runs = [str(_marker(item)["run_id"]) for item in log if "started" in _marker(item)]
+            left = processes_of_runs(runs)
+            demand(len(runs) > 2 and not left, f"the end of all {len(runs)} runs: {left} are left")
             status, body = await app.get("/health")
             demand((status, body) == (200, "a stranger"), "a stranger that is left alone")
+            story.detail(f"{len(runs)} runs in all, none of their processes is left", runs=runs)
 
 
 async def _until(

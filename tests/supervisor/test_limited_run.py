@@ -8,6 +8,8 @@ import signal
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.core.model import RunExit, RunSpec, RunStatus, RuntimeState
 from att_server.core.settings import ResourceLimits
@@ -81,6 +83,22 @@ async def test_a_limit_above_that_of_the_server_is_a_start_error(
     assert (status.state, status.start_failure) == (RuntimeState.FAILED, "start_error")
     assert status.exit is not None
     assert f"open_files is {hard + 1}" in str(status.exit.start_error)
+
+
+@pytest.mark.parametrize("limits", [ResourceLimits(), ResourceLimits(open_files=100)])
+async def test_an_app_inherits_no_descriptor_and_no_ignored_signal(
+    host: Host, driver: SupervisorDriver, listener: Listener, limits: ResourceLimits
+) -> None:
+    looks = ("ls self/fd", "grep -E 'Sig(Ign|Blk)' self/status", "cut -d' ' -f5 $$/stat")
+    script = "pwd; cd /proc; " + "; ".join(looks)
+    status, end = await ended(driver, listener, host.spec("sh", "-c", script), limits)
+    assert end.exit_code == 0
+    directory, *descriptors, blocked, ignored, group = host.output().decode().split("\n")[:-1]
+    assert descriptors == ["0", "1", "2", "3"]  # the last is what `ls` reads the directory by
+    # Above 31 are those that the C library keeps for itself.
+    assert [int(line.split()[1], 16) & 0x7FFFFFFF for line in (blocked, ignored)] == [0, 0]
+    assert directory == str(host.work)
+    assert int(group) == status.pid
 
 
 async def test_the_usage_of_a_run_is_that_of_its_tree(host: Host, driver: SupervisorDriver) -> None:

@@ -217,7 +217,8 @@ _OF_A_GROUP = (
 _OF_THE_HOST = (
     (
         b"3,912,5120496,-;Out of memory: Killed process 4242 (node) total-vm:1219716kB, "
-        b"anon-rss:932220kB, file-rss:0kB, shmem-rss:0kB, UID:1000 pgtables:2148kB oom_score_adj:300\n"
+        b"anon-rss:932220kB, file-rss:0kB, shmem-rss:0kB, UID:1000 pgtables:2148kB "
+        b"oom_score_adj:300\n"
         b" SUBSYSTEM=x\n"
     ),
 )

@@ -92,3 +92,25 @@ def test_a_main_process_of_another_start_is_left_alone() -> None:
 def comm(pid: int) -> bytes:
     with open(f"/proc/{pid}/comm", "rb") as file:
         return file.read()
+
+
+def test_a_hunt_strikes_a_family_and_nobody_else(child: subprocess.Popen[bytes]) -> None:
+    wait_until(lambda: below(child.pid), "the grandchild")
+    grandchild = below(child.pid)[0]
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        hunt = processes.Hunt(child.pid)
+        assert hunt.strike()
+        assert hunt.struck == [grandchild]
+        assert not hunt.strike()
+        wait_until(lambda: not alive(grandchild.pid), "the grandchild is gone")
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_run_is_ended_by_the_id_of_its_supervisor_too() -> None:
+    env = {"PATH": os.environ["PATH"], "ATT_RUN_ID": RUN, "ATT_SUPERVISOR_ID": "S1"}
+    with subprocess.Popen(["sleep", "60"], env=env) as process:
+        assert processes.end_run("", None, supervisor_id="S", within=10)
+        assert alive(process.pid)
+        assert processes.end_run("", None, supervisor_id="S1", within=10)
+        assert not alive(process.pid)

@@ -141,7 +141,9 @@ class Runtime(_message.Message):
     desired_state: Global___DesiredState.ValueType
     """Says what the app is meant to be."""
     revision: _builtins.int
-    """Rises at every change of this message, over all projects."""
+    """Rises at every change of this message, over all projects, but for
+    `health_checked_at`, `usage` and `log_end_cursor`.
+    """
     run_id: _builtins.str
     """Names the current or last run. Empty: there was none."""
     pid: _builtins.int

@@ -4625,7 +4625,8 @@ class Runtime(betterproto2.Message):
 
     revision: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
-    Rises at every change of this message, over all projects.
+    Rises at every change of this message, over all projects, but for
+    `health_checked_at`, `usage` and `log_end_cursor`.
     """
 
     run_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)

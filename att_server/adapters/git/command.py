@@ -1,0 +1,255 @@
+"""The one way in which git is run: nothing of the caller's environment or settings gets in.
+
+No hook, file-system monitor, filter, helper, pager, editor or prompt runs; only
+named transports are used; every command has a deadline and a bound on its
+output, and is ended with its whole process group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from att_server.adapters.git.failures import failure_of, redacted
+from att_server.core.repository import RepositoryError, RepositoryFailure
+
+MAX_OUTPUT_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+LETS_GO_WITHIN = timedelta(seconds=5)
+"""What may pass until the processes of a killed group are gone and their pipes closed."""
+
+_CONFIG = (
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    ("core.untrackedCache", "false"),
+    ("core.protectHFS", "true"),
+    ("core.protectNTFS", "true"),
+    ("core.symlinks", "true"),
+    ("core.fileMode", "true"),
+    ("core.quotePath", "false"),
+    ("core.pager", "cat"),
+    ("core.editor", "false"),
+    ("core.askPass", "false"),
+    ("core.attributesFile", "/dev/null"),
+    ("core.excludesFile", "/dev/null"),
+    ("core.autocrlf", "false"),
+    ("core.safecrlf", "false"),
+    ("core.packedGitLimit", "256m"),  # maps of packs count in a limited address space
+    ("core.packedGitWindowSize", "32m"),
+    ("protocol.ext.allow", "never"),
+    ("gc.auto", "0"),
+    ("gc.autoDetach", "false"),
+    ("maintenance.auto", "false"),
+    ("commit.gpgSign", "false"),
+    ("tag.gpgSign", "false"),
+    ("push.gpgSign", "false"),
+    ("push.followTags", "false"),
+    ("push.recurseSubmodules", "no"),
+    ("fetch.recurseSubmodules", "false"),
+    ("submodule.recurse", "false"),
+    ("fetch.writeCommitGraph", "false"),
+    ("i18n.commitEncoding", "UTF-8"),
+    ("advice.detachedHead", "false"),
+    ("checkout.workers", "1"),
+    ("init.defaultBranch", "main"),
+    # A remote that says nothing any more ends also where its watcher was killed.
+    ("http.lowSpeedLimit", "1"),
+    ("http.lowSpeedTime", "60"),
+)
+_SSH = (
+    "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 "
+    "-o ServerAliveCountMax=4 -o ControlMaster=no -o ControlPath=none"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitSettings:
+    """How git is run on this server, for all projects.
+
+    path: where `git`, `ssh` and helpers are looked for. protocols: transports
+    that may be used; never `ext`. environ: more variables, such as
+    SSH_AUTH_SOCK, over those from scratch. config: settings of git that the
+    operator wants, such as `credential.helper`, `http.proxy` or
+    `http.<url>.extraHeader`; told through the environment, so no other user
+    reads them. local, network: how long a command may take.
+    """
+
+    path: str = os.defpath
+    protocols: tuple[str, ...] = ("file", "https", "ssh")
+    environ: Mapping[str, str] = field(default_factory=dict)
+    config: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    local: timedelta = timedelta(minutes=5)
+    network: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        if not self.protocols or not all(p.isalnum() and p != "ext" for p in self.protocols):
+            raise ValueError("protocols are names of transports, without ext")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitResult:
+    """What a command answered. error: its standard error, passwords left out."""
+
+    code: int
+    output: bytes
+    error: str
+
+
+class Git:
+    """Runs git. Holds nothing; may be shared by all projects."""
+
+    def __init__(self, settings: GitSettings) -> None:
+        self.settings = settings
+
+    async def run(
+        self,
+        *arguments: str,
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        config: Sequence[tuple[str, str]] = (),
+        input: bytes = b"",  # noqa: A002 - as subprocess.run calls it
+        network: bool = False,
+        max_output: int = MAX_OUTPUT_BYTES,
+        memory: int | None = None,
+        holding: int | None = None,
+        accept: Sequence[int] = (0,),
+    ) -> GitResult:
+        """Runs `git *arguments` in `directory`; returns when its whole group is gone.
+
+        What is not an option of ours stands behind `--end-of-options` or `--`, or
+        is a checked id or name. config: told through the environment. memory: the
+        most bytes of addresses it may use. holding: a file descriptor that it
+        keeps open, and the lock with it, should this process be killed. accept:
+        exit codes that are answers.
+
+        Raises RepositoryError for any other code, at the deadline
+        (REMOTE_TIMED_OUT with `network`, else TIMED_OUT), for more output than
+        `max_output`, and where git is not found. Cancelling kills the group.
+        """
+        command = ["git", *(part for pair in _CONFIG for part in ("-c", "=".join(pair)))]
+        command += ["--no-pager", "--literal-pathspecs", *arguments]
+        limit = self.settings.network if network else self.settings.local
+        if network:
+            # Ends it at its deadline also when this process is killed before.
+            command = ["timeout", "-s", "KILL", str(limit.total_seconds() + 5), *command]
+        if memory is not None:
+            command = ["sh", "-c", f'ulimit -v {memory // 1024} && exec "$@"', "sh", *command]
+        late = RepositoryFailure.REMOTE_TIMED_OUT if network else RepositoryFailure.TIMED_OUT
+        code, output, error = await self._spawned(
+            command,
+            directory=directory,
+            env=self._environment(env or {}, config),
+            input=input,
+            limit=limit,
+            late=late,
+            max_output=max_output,
+            holding=holding,
+        )
+        text = redacted(error.decode(errors="replace"))
+        if code not in accept:
+            raise RepositoryError(
+                failure_of(text, network=network),
+                f"git {arguments[0]} ended with {code}: {_last_lines(text)}",
+            )
+        return GitResult(code=code, output=output, error=text)
+
+    async def _spawned(
+        self,
+        command: Sequence[str],
+        *,
+        directory: Path,
+        env: Mapping[str, str],
+        input: bytes,  # noqa: A002 - as `run` calls it
+        limit: timedelta,
+        late: RepositoryFailure,
+        max_output: int,
+        holding: int | None,
+    ) -> tuple[int, bytes, bytes]:
+        async with contextlib.AsyncExitStack() as stack:
+            out = await stack.enter_async_context(_Pipe.opened(max_output))
+            err = await stack.enter_async_context(_Pipe.opened(MAX_ERROR_BYTES, keep_last=True))
+            with _file_of(input) as stdin, out.writing() as stdout, err.writing() as stderr:
+                try:
+                    process = await asyncio.create_subprocess_exec(
+                        *command,
+                        cwd=directory,
+                        env=env,
+                        stdin=stdin,
+                        stdout=stdout,
+                        stderr=stderr,
+                        start_new_session=True,
+                        pass_fds=() if holding is None else (holding,),
+                    )
+                except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+                    missing = error.filename in {str(directory), directory}
+                    raise RepositoryError(
+                        RepositoryFailure.NOT_FOUND if missing else RepositoryFailure.GIT_MISSING,
+                        f"git could not be run in {directory}: {error.strerror}.",
+                    ) from error
+            try:
+                async with asyncio.timeout(limit.total_seconds()):
+                    await asyncio.gather(out.finished(), err.finished())
+                    code = await process.wait()
+            except TimeoutError as error:
+                raise RepositoryError(
+                    late, f"git was ended after {limit.total_seconds():g} s without an answer."
+                ) from error
+            finally:
+                await _end_group(process)
+        return code, bytes(out.data), bytes(err.data)
+
+    def _environment(
+        self, env: Mapping[str, str], config: Sequence[tuple[str, str]]
+    ) -> dict[str, str]:
+        pairs = [*self.settings.config, *config]
+        told = {"GIT_CONFIG_COUNT": str(len(pairs))}
+        for number, (key, value) in enumerate(pairs):
+            told |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        return {
+            "PATH": self.settings.path,
+            "HOME": "/nonexistent",
+            "XDG_CONFIG_HOME": "/nonexistent",
+            "LC_ALL": "C",
+            "LANGUAGE": "",
+            "TZ": "UTC",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_SYSTEM": "/dev/null",
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "false",
+            "SSH_ASKPASS": "false",
+            "SSH_ASKPASS_REQUIRE": "never",
+            "GIT_SSH_COMMAND": _SSH,
+            "GIT_EDITOR": "false",
+            "GIT_PAGER": "cat",
+            "GIT_PROTOCOL_FROM_USER": "0",
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_NO_LAZY_FETCH": "1",
+            **self.settings.environ,
+            **env,
+            "GIT_ALLOW_PROTOCOL": ":".join(self.settings.protocols),
+            **told,
+        }
+
+
+class _Pipe:
+    """Reads what a process writes, up to a bound, until all writers have closed it."""
+
+    def __init__(self, limit: int, *, keep_last: bool) -> None:
+        self.data = bytearray()
+        self._limit = limit
+        self._keep_last = keep_last
+        self._reader = asyncio.StreamReader()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(cls, limit: int, *, keep_last: bool = False):  # type: ignore[no-untyped-def]  # replaced below
+        yield cls(limit, keep_last=keep_last)
