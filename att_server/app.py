@@ -242,7 +242,7 @@ def _managers(
         background=background,
         last_lines=logs.last_lines,
     )
-    events = EventManager(store=store, stored=stored)
+    events = EventManager(store=store, stored=stored, settle=run_events.settle)
     managers = Managers(projects=projects, runtimes=runtimes, logs=logs, events=events)
     notifier = Notifier(
         store=store,

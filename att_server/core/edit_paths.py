@@ -56,9 +56,7 @@ def check_path(path: str) -> None:
 
 def check_edits(edits: Sequence[FileEdit]) -> None:
     """Raises EDIT_PATH_INVALID for the first edit that no tree could take, or for their size."""
-    check_size(
-        len(edits), sum(len(edit.content) for edit in edits if isinstance(edit, WriteFile))
-    )
+    check_size(len(edits), sum(len(edit.content) for edit in edits if isinstance(edit, WriteFile)))
     seen: set[str] = set()
     for edit in edits:
         check_path(edit.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from att_server.core.bell import Bell
@@ -15,15 +15,22 @@ WATCH_PAGE = 200
 class EventManager:
     """Lists and follows what the other managers have stored."""
 
-    def __init__(self, *, store: StateStore, stored: Bell) -> None:
-        """stored: rung by whoever has stored events."""
+    def __init__(
+        self, *, store: StateStore, stored: Bell, settle: Callable[[], Awaitable[None]]
+    ) -> None:
+        """stored: rung by whoever has stored events. settle: returns when nothing is due to be."""
         self._store = store
         self._stored = stored
+        self._settle = settle
 
     async def list(
         self, selected: EventFilter, *, cursor: int, limit: int, tail: bool
     ) -> tuple[Sequence[Event], int, bool]:
-        """Up to `limit` selected events, the cursor to go on from, and whether there is more."""
+        """Up to `limit` selected events, the cursor to go on from, and whether there is more.
+
+        They tell of everything that was shown of apps before.
+        """
+        await self._settle()
         events, after = await self._store.list_events(
             selected, cursor=cursor, limit=limit, tail=tail
         )

@@ -45,6 +45,7 @@ class Release:
     release_id: the full commit sha; in an external context, what that one calls it.
     tree_sha: the tree of its commit; empty: unknown.
     state_time: when it got its state. deploy_time: when it was last switched to.
+    removed_time: when its files went; the record stays, so that what is BAD is remembered.
     tries_left: in TRYING, the starts that remain; 0: the last one is under way.
     reason: why it is BAD, in snake case.
     data_version: the version of the data it writes, the newest that it reads.
@@ -59,6 +60,7 @@ class Release:
     state_time: datetime
     create_time: datetime
     deploy_time: datetime | None = None
+    removed_time: datetime | None = None
     tree_sha: str = ""
     cycle_id: str = ""
     tries_left: int = 0
@@ -76,6 +78,8 @@ class Release:
         """STAGED to TRYING. tries: starts that it gets, at least 1."""
         if tries < 1:
             raise ValueError("a release has to be tried at least once")
+        if self.removed_time is not None:
+            raise self._illegal("be tried", "its files are gone, build it anew")
         return self._in_state(ReleaseState.TRYING, at, tries_left=tries)
 
     def started(self) -> Release:
@@ -88,6 +92,8 @@ class Release:
         """As the one that was switched to now: one that is being tried, or a GOOD one."""
         if self.state not in (ReleaseState.TRYING, ReleaseState.GOOD):
             raise self._illegal("be switched to", "begin to try it first")
+        if self.removed_time is not None:
+            raise self._illegal("be switched to", "its files are gone, build it anew")
         return replace(self, deploy_time=at)
 
     def good(self, at: datetime) -> Release:
@@ -101,6 +107,16 @@ class Release:
     def pardoned(self, at: datetime) -> Release:
         """BAD to STAGED: a person overrides the verdict, and it has to prove itself anew."""
         return self._in_state(ReleaseState.STAGED, at)
+
+    def removed(self, at: datetime) -> Release:
+        """With its files gone; one that is being tried cannot lose them."""
+        if self.state is ReleaseState.TRYING:
+            raise self._illegal("be removed", "its cycle has to end first")
+        return replace(self, removed_time=at)
+
+    def rebuilt(self) -> Release:
+        """With its files there again."""
+        return replace(self, removed_time=None)
 
     @property
     def last_active(self) -> datetime:
@@ -140,7 +156,7 @@ def bad_twin(release: Release, releases: Iterable[Release]) -> Release | None:
 
 
 def previous_good(releases: Collection[Release], deployed_release_id: str) -> Release | None:
-    """The release to return to: of the GOOD ones the last active.
+    """The release to return to: of the GOOD ones that have their files the last active.
 
     Neither the deployed one, nor one with its files, nor one whose files are bad.
     releases: of one project. deployed_release_id: may be unknown or empty.
@@ -150,6 +166,7 @@ def previous_good(releases: Collection[Release], deployed_release_id: str) -> Re
         release
         for release in releases
         if release.state is ReleaseState.GOOD
+        and release.removed_time is None
         and release.release_id != deployed_release_id
         and not (deployed is not None and release.same_tree(deployed))
         and bad_twin(release, releases) is None
@@ -162,7 +179,7 @@ def previous_good(releases: Collection[Release], deployed_release_id: str) -> Re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How many releases are kept, GOOD and BAD ones each for themselves."""
+    """How many releases keep their files, GOOD and BAD ones each for themselves."""
 
     good: int = 5
     bad: int = 3
@@ -175,7 +192,7 @@ def removable(
     current_release_id: str,
     pinned: Collection[str],
 ) -> list[Release]:
-    """The releases of a project that may go, the least recently active first.
+    """The releases of a project whose files may go, the least recently active first.
 
     Never the current one; the last GOOD one, and the one that a rollback of the
     current would return to; the last BAD one, which is the evidence of the last
@@ -184,7 +201,11 @@ def removable(
 
     pinned: ids of releases that something else needs, as a cycle its target.
     """
-    recent = sorted(releases, key=lambda release: release.last_active, reverse=True)
+    recent = sorted(
+        (release for release in releases if release.removed_time is None),
+        key=lambda release: release.last_active,
+        reverse=True,
+    )
     good = [release for release in recent if release.state is ReleaseState.GOOD]
     bad = [release for release in recent if release.state is ReleaseState.BAD]
     target = previous_good(releases, current_release_id)

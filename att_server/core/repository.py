@@ -161,8 +161,13 @@ class Pushed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """The remote has no such branch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """The remote branch is not where it was expected; nothing was done. None: it is gone."""
+    """The remote branch is not where it was expected; nothing was done. None: there is none."""
 
     actual: str | None
 
@@ -314,8 +319,8 @@ class Repository(Protocol):
         """Sets the remote branch from `expected` (None: it does not exist) to `commit`."""
         ...
 
-    async def delete_branch(self, branch: str, *, expected: str) -> Pushed | Moved:
-        """Removes the remote branch if it is at `expected`; Pushed also if it is gone."""
+    async def delete_branch(self, branch: str, *, expected: str) -> Removed | Moved:
+        """Removes the remote branch if it is at `expected`; Removed also if it was gone."""
         ...
 
     async def merge_candidate(

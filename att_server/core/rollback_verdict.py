@@ -83,11 +83,16 @@ class Verdict:
     """What the policy says; all of it follows from the gates.
 
     candidate: the release that was looked at, also where it was denied.
-    gates: every gate, in order.
+    gates: every gate, in order; ValueError for others, as a gate that was not
+    asked must not let pass.
     """
 
     candidate: NamedRelease | None
     gates: tuple[GateVerdict, ...]
+
+    def __post_init__(self) -> None:
+        if tuple(each.gate for each in self.gates) != tuple(Gate):
+            raise ValueError("a verdict holds every gate, in order")
 
     @property
     def allowed(self) -> bool:

@@ -100,16 +100,17 @@ class RunEvents:
                 await asyncio.sleep(GATHERED_WITHIN.total_seconds())
 
     async def settle(self) -> None:
-        """Stores what is due before a new supervisor takes the place of the one that told it.
+        """Returns when the log tells what has been shown, as far as it can be stored.
 
-        Where that cannot be stored, it stays due: the app does not wait for it.
+        Called before a new supervisor takes the place of the one that told it,
+        and before the log is read. What cannot be stored stays due.
         """
-        if not self._due.sightings:
-            return
-        try:
-            await self.flush()
-        except AttError as error:
-            log.error("events cannot be stored: %s", error.message)
+        async with self._storing:
+            if self._due.sightings:
+                try:
+                    await self._append_due()
+                except AttError as error:
+                    log.error("events cannot be stored: %s", error.message)
 
     async def flush(self) -> None:
         """Stores what is due now. Raises AttError; nothing is lost then.
@@ -118,19 +119,7 @@ class RunEvents:
         """
         async with self._storing:
             if self._due.sightings or self._due.outcomes:
-                outcomes, self._due.outcomes = self._due.outcomes, {}
-
-                async def append(events: Sequence[Event]) -> bool:
-                    if events or outcomes:
-                        await self._store.append_events(*events, outcomes=outcomes)
-                        self._stored.ring()
-                    return True
-
-                try:
-                    await self._store_due(append)
-                except AttError:
-                    self._due.outcomes = outcomes | self._due.outcomes
-                    raise
+                await self._append_due()
 
     async def store_with(self, write: Callable[[Sequence[Event]], Awaitable[bool]]) -> None:
         """Has `write` store what is due, in front of events of its own: one write, in order.
@@ -139,6 +128,21 @@ class RunEvents:
         """
         async with self._storing:
             await self._store_due(write)
+
+    async def _append_due(self) -> None:
+        outcomes, self._due.outcomes = self._due.outcomes, {}
+
+        async def append(events: Sequence[Event]) -> bool:
+            if events or outcomes:
+                await self._store.append_events(*events, outcomes=outcomes)
+                self._stored.ring()
+            return True
+
+        try:
+            await self._store_due(append)
+        except AttError:
+            self._due.outcomes = outcomes | self._due.outcomes
+            raise
 
     async def _store_due(self, write: Callable[[Sequence[Event]], Awaitable[bool]]) -> None:
         due, self._due.sightings = self._due.sightings, []
@@ -228,7 +232,9 @@ def _missing(sighting: _Sighting, told: Told) -> Iterator[Event]:
     for run in _runs(status):
         known = told.get(run.run_id, ())
         facts = {"pid": str(run.pid), "supervisor_id": status.supervisor_id}
-        if run.pid and "runtime.started" not in known:
+        # A supervisor that was killed may not have noted the pid of what it had started.
+        began = bool(run.pid) or (run.exit is not None and run.exit.start_error is None)
+        if began and "runtime.started" not in known:
             yield _event(sighting, "runtime.started", run.run_id, "", facts)
         if run.run_id == status.run_id and (change := _readiness(status, known)):
             yield _event(sighting, change, run.run_id, "", facts)

@@ -6,8 +6,10 @@ from datetime import timedelta
 
 import pytest
 
+from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason
-from att_server.core.model import RuntimeState
+from att_server.core.events import EventManager
+from att_server.core.model import EventFilter, RuntimeState
 from att_server.core.settings import RestartCondition, RestartPolicy, RuntimeSettings
 from tests.core.fake_server import PROBED, Server, run_id
 
@@ -150,3 +152,13 @@ async def test_the_wait_is_told_as_it_was(restarted: Server) -> None:
     async with restarted.serving():
         (restarting,) = await restarted.told("runtime.restarting")
         assert restarting.attributes["wait"] == "5.000"
+
+
+async def test_who_lists_events_is_told_of_everything_that_was_shown_before(
+    server: Server,
+) -> None:
+    events = EventManager(store=server.store, stored=Bell(), settle=server.runs.events.settle)
+    for _ in range(5):
+        runtime = await server.restart()
+        told, _, _ = await events.list(EventFilter(), cursor=0, limit=1000, tail=False)
+        assert (told[-1].event_type, told[-1].run_id) == ("runtime.ready", run_id(runtime))

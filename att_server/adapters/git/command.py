@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 from att_server.adapters.git.failures import failure_of, redacted
 from att_server.core.repository import RepositoryError, RepositoryFailure
@@ -171,10 +172,8 @@ class Git:
         max_output: int,
         holding: int | None,
     ) -> tuple[int, bytes, bytes]:
-        async with contextlib.AsyncExitStack() as stack:
-            out = await stack.enter_async_context(_Pipe.opened(max_output))
-            err = await stack.enter_async_context(_Pipe.opened(MAX_ERROR_BYTES, keep_last=True))
-            with _file_of(input) as stdin, out.writing() as stdout, err.writing() as stderr:
+        async with _Pipe(max_output) as out, _Pipe(MAX_ERROR_BYTES, keep_last=True) as err:
+            with _standard_input(input) as stdin, out.writing() as stdout, err.writing() as stderr:
                 try:
                     process = await asyncio.create_subprocess_exec(
                         *command,
@@ -186,23 +185,26 @@ class Git:
                         start_new_session=True,
                         pass_fds=() if holding is None else (holding,),
                     )
-                except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-                    missing = error.filename in {str(directory), directory}
+                except OSError as error:
                     raise RepositoryError(
-                        RepositoryFailure.NOT_FOUND if missing else RepositoryFailure.GIT_MISSING,
+                        RepositoryFailure.GIT_MISSING
+                        if directory.is_dir()
+                        else RepositoryFailure.NOT_FOUND,
                         f"git could not be run in {directory}: {error.strerror}.",
                     ) from error
             try:
                 async with asyncio.timeout(limit.total_seconds()):
-                    await asyncio.gather(out.finished(), err.finished())
+                    await out.ended()
+                    await err.ended()
                     code = await process.wait()
             except TimeoutError as error:
                 raise RepositoryError(
                     late, f"git was ended after {limit.total_seconds():g} s without an answer."
                 ) from error
             finally:
-                await _end_group(process)
-        return code, bytes(out.data), bytes(err.data)
+                if process.returncode is None:
+                    await _end_group(process)
+            return code, bytes(out.data), bytes(err.data)
 
     def _environment(
         self, env: Mapping[str, str], config: Sequence[tuple[str, str]]
@@ -234,22 +236,86 @@ class Git:
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_NO_LAZY_FETCH": "1",
             **self.settings.environ,
-            **env,
             "GIT_ALLOW_PROTOCOL": ":".join(self.settings.protocols),
+            **env,
             **told,
         }
 
 
-class _Pipe:
-    """Reads what a process writes, up to a bound, until all writers have closed it."""
+class _Pipe(asyncio.Protocol):
+    """What a process writes, up to a bound; an async context that owns the pipe."""
 
-    def __init__(self, limit: int, *, keep_last: bool) -> None:
+    def __init__(self, limit: int, *, keep_last: bool = False) -> None:
+        """keep_last: beyond the limit the first bytes go; otherwise it is an error."""
         self.data = bytearray()
         self._limit = limit
         self._keep_last = keep_last
-        self._reader = asyncio.StreamReader()
+        self._ended = asyncio.get_running_loop().create_future()
 
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def opened(cls, limit: int, *, keep_last: bool = False):  # type: ignore[no-untyped-def]  # replaced below
-        yield cls(limit, keep_last=keep_last)
+    async def __aenter__(self) -> Self:
+        read, self._write = os.pipe()
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_read_pipe(lambda: self, open(read, "rb", 0))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._transport.close()
+        # Its error, where there was one, was raised or came second.
+        self._ended.cancel()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[int]:
+        """The end for the process; ours is closed on leaving."""
+        try:
+            yield self._write
+        finally:
+            os.close(self._write)
+
+    async def ended(self) -> None:
+        """Returns when all writers closed it. Raises OUTPUT_TOO_LARGE."""
+        if await asyncio.shield(self._ended):
+            raise RepositoryError(
+                RepositoryFailure.OUTPUT_TOO_LARGE,
+                f"git was ended after it answered more than {self._limit:,} bytes.",
+            )
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        if len(self.data) <= self._limit:
+            return
+        if self._keep_last:
+            del self.data[: -self._limit]
+        else:
+            self._end(overflown=True)
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(overflown=False)
+
+    def _end(self, *, overflown: bool) -> None:
+        if not self._ended.done():
+            self._ended.set_result(overflown)
+
+
+@contextlib.contextmanager
+def _standard_input(content: bytes) -> Iterator[int]:
+    if not content:
+        yield asyncio.subprocess.DEVNULL
+        return
+    with open(os.memfd_create("att-git", os.MFD_CLOEXEC), "w+b") as file:
+        file.write(content)
+        file.seek(0)
+        yield file.fileno()
+
+
+async def _end_group(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LETS_GO_WITHIN.total_seconds()):
+            await process.wait()
+
+
+def _last_lines(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " / ".join(lines[-3:])[-400:] or "it said nothing"

@@ -1,0 +1,131 @@
+"""What is done with the remote: look, fetch, and move its branches by compare-and-swap."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from att_server.adapters.git.store import FETCHED, Store, branch_ref, checked_sha
+from att_server.core.repository import (
+    Commit,
+    Moved,
+    Pushed,
+    Removed,
+    RepositoryError,
+    RepositoryFailure,
+)
+
+_NAME = "att"
+_TRIES = 4  # of looking at a branch and fetching what it is at, while it moves
+
+
+class Remote:
+    """The remote of a project. Its address is told to git through the environment alone."""
+
+    def __init__(self, store: Store, *, url: str, checkout: Path | None) -> None:
+        """url: as `usable_url` gave it. checkout: where commits may be that are not there."""
+        self._store = store
+        self._checkout = checkout
+        self._config = ((f"remote.{_NAME}.url", url),)
+
+    async def branch(self, branch: str) -> str | None:
+        """See `Repository.remote_branch`."""
+        name = branch_ref(branch)
+        listed = await self._store.run(
+            "ls-remote", "--refs", "--end-of-options", _NAME, name,
+            config=self._config, network=True,
+        )  # fmt: skip
+        # The pattern also finds names that end with it.
+        for line in listed.output.decode(errors="replace").splitlines():
+            sha, _, found = line.partition("\t")
+            if found == name:
+                return checked_sha(sha)
+        return None
+
+    async def fetch(self, branch: str) -> str | None:
+        """See `Repository.fetch`."""
+        kept = f"{FETCHED}/{hashlib.sha256(branch.encode()).hexdigest()[:32]}"
+        for last in (*[False] * (_TRIES - 1), True):
+            sha = await self.branch(branch)
+            if sha is None or await self._store.ref(kept) == sha:
+                return sha
+            try:
+                await self._bring(sha, self._config, network=True)
+            except RepositoryError as error:
+                # It may have moved since, and the remote gives only what branches are at.
+                if last or error.failure is not RepositoryFailure.NOT_FOUND:
+                    raise
+                continue
+            await self._store.set_refs({kept: sha})
+            return sha
+        raise AssertionError("the last try returns or raises")
+
+    async def fetch_commit(self, sha: str) -> Commit:
+        """See `Repository.fetch_commit`."""
+        if not await self._store.is_whole(checked_sha(sha)):
+            try:
+                await self._bring(sha, self._config, network=True)
+            except RepositoryError as error:
+                if error.failure is not RepositoryFailure.NOT_FOUND or self._checkout is None:
+                    raise
+                local = ((f"remote.{_NAME}.url", str(self._checkout)),)
+                await self._bring(sha, local, network=False)
+        return await self._store.read_commit(sha)
+
+    async def push(self, branch: str, commit: str, *, expected: str | None) -> Pushed | Moved:
+        """See `Repository.push`."""
+        said = await self._update(branch, checked_sha(commit), expected)
+        if said is None:
+            return Pushed(commit=commit)
+        actual = await self.branch(branch)
+        if actual == commit:
+            return Pushed(commit=commit)
+        if actual != expected:
+            return Moved(actual=actual)
+        raise _refused(branch, said)
+
+    async def delete(self, branch: str, *, expected: str) -> Removed | Moved:
+        """See `Repository.delete_branch`."""
+        said = await self._update(branch, "", checked_sha(expected))
+        if said is None:
+            return Removed()
+        actual = await self.branch(branch)
+        if actual is None:
+            return Removed()
+        if actual != expected:
+            return Moved(actual=actual)
+        raise _refused(branch, said)
+
+    async def _update(self, branch: str, new: str, expected: str | None) -> str | None:
+        """Sets the branch, or removes it where `new` is empty. None, or what was said against it.
+
+        That is text; where the branch is then is a fact, and to be looked at.
+        """
+        name = branch_ref(branch)
+        lease = "" if expected is None else checked_sha(expected)
+        pushed = await self._store.run(
+            "push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags",
+            "--no-recurse-submodules", f"--force-with-lease={name}:{lease}",
+            "--end-of-options", _NAME, f"{new}:{name}",
+            config=self._config, network=True, accept=(0, 1),
+        )  # fmt: skip
+        if pushed.code == 0:
+            return None
+        return pushed.output.decode(errors="replace") + pushed.error
+
+    async def _bring(self, sha: str, config: tuple[tuple[str, str], ...], *, network: bool) -> None:
+        await self._store.run(
+            "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
+            "--no-recurse-submodules", "--refmap=", "--end-of-options", _NAME, checked_sha(sha),
+            config=config, network=network,
+            env={} if network else {"GIT_ALLOW_PROTOCOL": "file"},
+        )  # fmt: skip
+
+
+def _refused(branch: str, said: str) -> RepositoryError:
+    lines = [line.strip() for line in said.splitlines() if line.startswith(("!", "remote:"))]
+    busy = "cannot lock ref" in said or "failed to lock" in said
+    return RepositoryError(
+        RepositoryFailure.LOCKED if busy else RepositoryFailure.REMOTE_REFUSED,
+        f"The remote did not take {branch}: {' / '.join(lines)[-400:] or 'it did not say why'}.",
+    )
