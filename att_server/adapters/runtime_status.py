@@ -32,6 +32,7 @@ def status_of(state: State, *, unknown: bool, boot_id: str) -> RunStatus:
         start_failure=state.start_failure,
         release_id=state.release_id,
         past=tuple(_past(run, run.end) for run in state.past if run.end is not None),
+        earlier=tuple(_past(run, run.end) for run in state.earlier if run.end is not None),
         first_cursor=state.marker_sequence,
         this_boot=state.boot_id == boot_id,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -112,7 +113,7 @@ class SupervisorDriver:
                 link, directory, spec.secrets
             )
         except OSError as error:
-            raise _no_supervisor(spec.project_id, str(error)) from error
+            raise _not_prepared(link, error) from error
         if not running:
             raise _no_supervisor(spec.project_id, "it was killed")
         status = link.status
@@ -356,9 +357,23 @@ def _newest_of_each(links: list[SupervisorLink]) -> list[tuple[Path, State | Non
 def _no_supervisor(project_id: str, cause: str) -> AttError:
     return AttError(
         Reason.SUPERVISOR_UNREACHABLE,
-        f"No supervisor could be started for {project_id!r}: {cause}.",
+        f"No supervisor could be started for {project_id!r}: {cause}. Mend that and call again.",
         project_id=project_id,
         cause=cause,
+    )
+
+
+def _not_prepared(link: SupervisorLink, error: OSError) -> AttError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        path = error.filename or link.directory  # an open file has no name to tell
+        return AttError(
+            Reason.STORAGE_FULL,
+            f"There is no space left to write {path}. Free some and call again.",
+            path=path,
+        )
+    cause = error.strerror or type(error).__name__
+    return _no_supervisor(
+        link.project_id, f"{error.filename}: {cause}" if error.filename else cause
     )
 
 

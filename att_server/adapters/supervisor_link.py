@@ -123,7 +123,7 @@ class SupervisorLink:
             return await client.call(command, within=self._answers_within, **arguments)
         except SupervisorSilent as error:
             self.mark_silent()
-            raise unreachable(self.project_id, "does not answer") from error
+            raise unreachable(self.project_id, "does not answer", then=self._next_step()) from error
         except CommandRefused as error:
             raise self._refused(error) from error
 
@@ -145,6 +145,14 @@ class SupervisorLink:
             raise self._refused(error) from error
         finally:
             answer.cancel()
+
+    def _next_step(self) -> str:
+        if self.state is None:
+            return "Call again."
+        return (
+            f"Call again. If it stays so, end its process {self.state.pid} with SIGKILL: "
+            "the app ends with it."
+        )
 
     def _refused(self, error: CommandRefused) -> AttError:
         if error.error == "not_running":

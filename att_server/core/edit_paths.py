@@ -87,7 +87,7 @@ def parents(path: str) -> Iterable[str]:
 
 def edit_refused(path: str, why: str) -> AttError:
     """The error for a path that a change may not touch so. why: goes on from the path."""
-    shown = ascii(path) if len(path) <= _SHOWN else f"{ascii(path[:_SHOWN])} …"
+    shown = ascii(path) if len(path) <= _SHOWN else f"{path[:_SHOWN]!a} …"
     return AttError(
         Reason.EDIT_PATH_INVALID,
         f"The path {shown} {why}. Correct the change and ask for it again.",

@@ -208,6 +208,37 @@ def not_ready(
     )
 
 
+def other_spec_runs(project_id: str, status: RunStatus) -> AttError:
+    """The error for a start of an app that runs with another specification."""
+    return AttError(
+        Reason.RUNTIME_SPEC_CONFLICT,
+        f"The app of {project_id!r} runs with other settings. "
+        "Restart it to use these, or stop it first.",
+        project_id=project_id,
+        run_id=status.run_id,
+    )
+
+
+def not_known_to_run(project_id: str) -> AttError:
+    """The error for a start of an app that may run, which nobody can say now."""
+    return AttError(
+        Reason.SUPERVISOR_UNREACHABLE,
+        f"The supervisor of {project_id!r} does not answer, so it is not known whether the app "
+        "runs. Call again.",
+        project_id=project_id,
+    )
+
+
+def stopped_but_not_stored(project_id: str, error: AttError) -> AttError:
+    """The error for a stop that was done, though `error` kept it from being stored."""
+    return AttError(
+        error.reason,
+        f"The app of {project_id!r} is stopped, but that could not be stored, and the next "
+        f"server would start it again. {error.message}",
+        **error.metadata,
+    )
+
+
 def _end(status: RunStatus) -> tuple[str, str]:
     """How the app ended: the cause in a word, and a predicate."""
     ended = status.exit

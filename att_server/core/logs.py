@@ -170,14 +170,17 @@ class LogManager:
         project = self._find_project(project_id)
         return (await self._store.bounds(project_id, project.log_id)).end
 
-    async def last_lines(self, project_id: str, lines: int) -> list[str]:
-        """The text of up to `lines` last lines, with replacement characters."""
+    async def last_lines(self, project_id: str, run_id: str, lines: int) -> list[str]:
+        """The text of a run's up to `lines` last lines, with replacement characters.
+
+        Empty where another run has printed so many since.
+        """
         read = await self.read(
             project_id, LogPosition(tail=lines), limit=lines, max_bytes=PAGE_BYTES
         )
         texts: list[str] = []
         for record in read.page.records:
-            if isinstance(record, LogChunk):
+            if isinstance(record, LogChunk) and record.run_id == run_id:
                 texts += record.lines.decode(errors="replace").split("\n")[:-1]
         return texts
 

@@ -170,7 +170,8 @@ class RunStatus:
     restarts: starts that no call asked for since the last one that was asked for.
     next_restart_time: in BACKOFF, when the app is started again.
     past: the last runs before this one (at most 32), oldest first, so that
-    whoever was away learns of each.
+    whoever was away learns of each. earlier: the last ones (at most 8) of
+    supervisors before this one.
     first_cursor: at or below the sequence number of the run's start marker.
     this_boot: whether the host has not been restarted since.
     """
@@ -190,6 +191,7 @@ class RunStatus:
     start_failure: str = ""
     release_id: str = ""
     past: tuple[PastRun, ...] = ()
+    earlier: tuple[PastRun, ...] = ()
     first_cursor: int = 0
     this_boot: bool = True
 

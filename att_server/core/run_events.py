@@ -207,7 +207,7 @@ def _after(told: Told, events: Sequence[Event], status: RunStatus) -> Told:
 
 
 def _past_ids(status: RunStatus) -> tuple[str, ...]:
-    return tuple(run.run_id for run in status.past)
+    return tuple(run.run_id for run in (*status.earlier, *status.past))
 
 
 # What a status tells ---------------------------------------------------------
@@ -255,6 +255,17 @@ def _missing(sighting: _Sighting, told: Told) -> Iterator[Event]:
 
 def _runs(status: RunStatus) -> Iterator[_Run]:
     """The runs before the present one, oldest first, then that."""
+    for run in status.earlier:
+        # Whether it was started again, and by whom, its own supervisor told.
+        yield _Run(
+            run_id=run.run_id,
+            pid=run.pid,
+            exit=run.exit,
+            reason=run.exit.reason,
+            restarted=False,
+            attempt=0,
+            next_start=None,
+        )
     starts = [*(run.start_time for run in status.past), status.start_time]
     backing_off = status.state is RuntimeState.BACKOFF
     for index, run in enumerate(status.past):

@@ -12,7 +12,15 @@ from att_server.core.background import Background
 from att_server.core.errors import AttError, Reason
 from att_server.core.health import HealthMonitor
 from att_server.core.intents import Intents
-from att_server.core.launch import Launch, Launcher, not_ready, start_failed
+from att_server.core.launch import (
+    Launch,
+    Launcher,
+    not_known_to_run,
+    not_ready,
+    other_spec_runs,
+    start_failed,
+    stopped_but_not_stored,
+)
 from att_server.core.model import (
     DesiredState,
     ProbeResult,
@@ -67,9 +75,9 @@ class RuntimeManager:
         recoverer: Recoverer,
         clock: Clock,
         background: Background,
-        last_lines: Callable[[str, int], Awaitable[list[str]]],
+        last_lines: Callable[[str, str, int], Awaitable[list[str]]],
     ) -> None:
-        """last_lines: the text of the last lines of a project's log."""
+        """last_lines: the text of the last lines of a project's run, up to so many."""
         self._projects = projects
         self._runs = runs
         self._store = store
@@ -159,7 +167,7 @@ class RuntimeManager:
         wait_ready: returns when it is ready instead of when it runs, within
         `timeout`. The app runs on whatever becomes of the caller. Raises
         RUNTIME_SPEC_CONFLICT, RUNTIME_START_FAILED, RUNTIME_NOT_READY,
-        PROJECT_BUSY and what is wrong with the settings.
+        PROJECT_BUSY, SUPERVISOR_UNREACHABLE and what is wrong with the settings.
         """
         project = self._projects.get(project_id)
         launch = await self._launcher.checked(project, overrides)
@@ -174,6 +182,8 @@ class RuntimeManager:
             )
         else:
             self._operations.refuse_if_busy(project_id)
+            if entry.status.state is RuntimeState.UNKNOWN:
+                raise not_known_to_run(project_id)
             if not await self._intents.claimed(request):
                 _refuse_other_spec(launch.spec, entry)
         self._intents.note_outcome(request)
@@ -183,7 +193,8 @@ class RuntimeManager:
         """Stops the app and returns when its process tree is gone; concurrent calls join.
 
         grace: between SIGTERM and SIGKILL; None is the run's own. Raises
-        PROJECT_NOT_FOUND, PROJECT_BUSY, SUPERVISOR_UNREACHABLE.
+        PROJECT_NOT_FOUND, PROJECT_BUSY, SUPERVISOR_UNREACHABLE; and STORAGE_FULL
+        where the app is stopped, but that it is meant to be is not stored.
         """
         self._projects.get(project_id)
         await self._operations.settle(project_id, "start", RECOVERY)
@@ -333,9 +344,17 @@ class RuntimeManager:
             raise await self._start_failed(project_id, status)
 
     async def _stop(self, project_id: str, grace: timedelta | None, principal: str) -> None:
+        unstored = None
         if self._projects.get(project_id).desired is not DesiredState.STOPPED:
-            await self._intents.to_stop(project_id, "runtime.stop_requested", principal)
+            try:
+                await self._intents.to_stop(project_id, "runtime.stop_requested", principal)
+            except AttError as error:
+                if error.reason is not Reason.STORAGE_FULL:
+                    raise
+                unstored = error  # the app may be what fills the disk
         await self._end(project_id, grace)
+        if unstored is not None:
+            raise stopped_but_not_stored(project_id, unstored) from unstored
 
     async def _end(self, project_id: str, grace: timedelta | None) -> None:
         if self._runs.entry(project_id).alive:
@@ -358,14 +377,16 @@ class RuntimeManager:
             in_time = await self._health.wait_ready(project_id, timeout)
             status = entry.status or status
             if not in_time:
-                lines = await self._last_lines(project_id, LAST_LINES)
+                ended = status.past[-1].run_id if status.past and not status.exit else ""
+                lines = await self._last_lines(project_id, ended or status.run_id, LAST_LINES)
                 raise not_ready(project_id, status, entry.health, lines)
             if status.state is not RuntimeState.READY:
                 raise await self._start_failed(project_id, status)
         return self.get(project_id)
 
     async def _start_failed(self, project_id: str, status: RunStatus) -> AttError:
-        return start_failed(project_id, status, await self._last_lines(project_id, LAST_LINES))
+        lines = await self._last_lines(project_id, status.run_id, LAST_LINES)
+        return start_failed(project_id, status, lines)
 
 
 _GOING_ON = frozenset(
@@ -376,13 +397,7 @@ _GOING_ON = frozenset(
 
 def _refuse_other_spec(spec: RunSpec, entry: Entry) -> None:
     if entry.status is not None and entry.status.spec_digest != spec.digest():
-        raise AttError(
-            Reason.RUNTIME_SPEC_CONFLICT,
-            f"The app of {spec.project_id!r} runs with other settings. "
-            "Restart it to use these, or stop it first.",
-            project_id=spec.project_id,
-            run_id=entry.status.run_id,
-        )
+        raise other_spec_runs(spec.project_id, entry.status)
 
 
 def _not_started(status: RunStatus) -> bool:

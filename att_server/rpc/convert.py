@@ -100,7 +100,8 @@ def runtime(state: Runtime, *, log_end_cursor: int) -> runtime_pb2.Runtime:
         message.release_id = status.release_id
         message.supervisor_id = status.supervisor_id
     health = state.health
-    if health is not None:
+    # Why a run failed is told until the next one; that it was well once is not.
+    if health is not None and (message.pid or not health.healthy):
         message.healthy = health.healthy
         message.health_probe = health.probe
         message.health_reason = health.reason

@@ -146,6 +146,7 @@ def _build(error: AttError, halvings: int) -> WireError:
         trailers=(
             (REASON_TRAILER, str(error.reason)),
             (DETAILS_TRAILER, status.SerializeToString()),
+            *(_NOT_AGAIN if error.reason is Reason.SUPERVISOR_UNREACHABLE else ()),
         ),
     )
 

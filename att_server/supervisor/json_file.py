@@ -27,9 +27,9 @@ def replace(path: str, form: Mapping[str, object], *, durable: bool = False) -> 
     """
     # The old file stays whole until the new one is: a reader never sees half of it.
     draft = path + ".new"
+    data = json.dumps(form).encode()
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        data = json.dumps(form).encode()
         while data:
             data = data[os.write(descriptor, data) :]
         if durable:

@@ -9,7 +9,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -77,13 +77,19 @@ class Supervisor:
         *,
         lock: int,
         boot_id: str,
+        earlier: Sequence[Run] = (),
         server: socket.socket,
         secrets: Mapping[str, str] | None = None,
     ) -> None:
         """directory: the supervisor's own. lock: the writer lock, held until the last end
-        is recorded. server: a connected peer, which is told every change. secrets: are
-        added to the app's environment. Raises OSError."""
+        is recorded. earlier: the last runs of supervisors before. server: a connected
+        peer, which is told every change. secrets: are added to the app's environment.
+        Raises OSError."""
         self._project = os.path.dirname(os.path.dirname(directory))
+        # First: its sequence numbers are reserved on the disk during all that follows.
+        self._log = LogWriter.open(
+            Path(self._project, LOGS), log_id=spec.log_id, boot_id=boot_id
+        )
         self._spec = spec
         self._secrets = secrets or {}
         self._grace = spec.grace.total_seconds()
@@ -96,6 +102,7 @@ class Supervisor:
         self._control = ControlServer(self._epoll, self._socket, self._on_command)
         self._control.add(server, told=True)
         me = processes.find(os.getpid())
+        inherited = {run.run_id for run in spec.history.past}
         state = State(
             supervisor_id=spec.supervisor_id,
             project_id=spec.project_id,
@@ -108,6 +115,7 @@ class Supervisor:
             state=STARTING,
             release_id=spec.release_id,
             command=spec.command,
+            earlier=tuple(run for run in earlier if run.run_id not in inherited),
         )
         self._own_log = OwnLog(
             self._project, [os.fsencode(text) for text in self._secrets.values()]
@@ -121,9 +129,6 @@ class Supervisor:
 
     def run(self) -> None:
         """Runs the app, and returns when it is not to be run any more and all is recorded."""
-        self._log = LogWriter.open(
-            Path(self._project, LOGS), log_id=self._spec.log_id, boot_id=self._state.boot_id
-        )
         if self._spec.after_loss:
             self._resume()
         else:
@@ -207,13 +212,17 @@ class Supervisor:
             self._record.note(start_failure=error.failure)
             self._record_end(binary, end)
             return
-        self._append_started(binary, running.pid)
         self._running = running
         run = replace(run, pid=running.pid, start_ticks=running.ticks)
+        # Before the marker, which may have to wait until its number is reserved:
+        # a successor writes one that is missing.
         if self._spec.probed:
-            self._record.change(state=RUNNING, run=run)
+            self._record.note(state=RUNNING, run=run)
         else:
-            self._record.change(state=READY, run=replace(run, ready_time=utc(time.time())))
+            self._record.note(state=READY, run=replace(run, ready_time=utc(time.time())))
+        self._append_started(binary, running.pid)
+        self._record.tell()
+        self._control.push_grew()
 
     def _resume(self) -> None:
         """Goes on after a supervisor that was lost with its run."""
@@ -316,7 +325,6 @@ class Supervisor:
         marker = started_marker(self._spec.command, pid, self._spec.release_id)
         self._log.append_started(binary, marker)
         self._log.flush()
-        self._control.push_grew()
 
     def _told_history(self) -> dict[str, object]:
         behind = time.time() - time.monotonic()

@@ -17,6 +17,7 @@ from att_server.supervisor.state import (
     HOST_RESTARTED,
     HOST_SHUTDOWN,
     LOGS,
+    MAX_EARLIER,
     MAX_PAST,
     STATE_FILE,
     STOPPED,
@@ -37,8 +38,11 @@ class StillRunning(Exception):
     """Processes of a lost run survive SIGKILL; it cannot be settled now."""
 
 
-def settle(project: str, *, log_id: str, boot_id: str) -> None:
+def settle(project: str, *, log_id: str, boot_id: str) -> tuple[Run, ...]:
     """Ends the runs of lost supervisors: no process, one end marker, a final state.
+
+    Returns the last runs of all supervisors whose files are there, oldest
+    first, at most MAX_EARLIER.
 
     project: the project's directory, whose writer lock the caller holds: so
     every supervisor whose state is not final is gone. Does nothing twice, and
@@ -48,6 +52,7 @@ def settle(project: str, *, log_id: str, boot_id: str) -> None:
     log. Raises OSError, StillRunning.
     """
     logs = os.path.join(project, LOGS)
+    runs: dict[str, Run] = {}
     for directory in supervisor_directories(project):
         try:
             state = State.load(directory)
@@ -55,22 +60,34 @@ def settle(project: str, *, log_id: str, boot_id: str) -> None:
             state = _rebuilt(directory, logs, log_id, boot_id)
             if state is None:
                 os.unlink(os.path.join(directory, STATE_FILE))
-        if state is None or state.ended:
+        if state is None:
             continue
-        cgroup.clear(state.log_id)
+        if not state.ended:
+            state = _settled(directory, logs, state, log_id, boot_id)
         if state.log_id == log_id:
-            log = LogWriter.open(Path(logs), log_id=log_id, boot_id=boot_id)
-            try:
-                state = _newest_run(log, state)
-                _end_processes(state, boot_id)
-                state = _marked(log, state)
-            finally:
-                log.close()
-        else:
+            last = () if state.run is None else (state.run,)
+            runs |= {run.run_id: run for run in (*state.earlier, *state.past, *last)}
+    return tuple(runs.values())[-MAX_EARLIER:]
+
+
+def _settled(directory: str, logs: str, state: State, log_id: str, boot_id: str) -> State:
+    """The final state of a lost supervisor, which is saved."""
+    cgroup.clear(state.log_id)
+    if state.log_id == log_id:
+        log = LogWriter.open(Path(logs), log_id=log_id, boot_id=boot_id)
+        try:
+            state = _newest_run(log, state)
             _end_processes(state, boot_id)
-            if state.run is not None and state.run.end is None:
-                state = replace(state, run=replace(state.run, end=_lost(state.run)))
-        _final(state, _restarts(directory, state), boot_id).save(directory)
+            state = _marked(log, state)
+        finally:
+            log.close()
+    else:
+        _end_processes(state, boot_id)
+        if state.run is not None and state.run.end is None:
+            state = replace(state, run=replace(state.run, end=_lost(state.run)))
+    state = _final(state, _restarts(directory, state), boot_id)
+    state.save(directory)
+    return state
 
 
 def _newest_run(log: LogWriter, state: State) -> State:

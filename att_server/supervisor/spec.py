@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from att_server.supervisor import json_file
 from att_server.supervisor.limits import Limits
@@ -78,7 +79,11 @@ class Spec:
 
     def save(self, directory: str) -> None:
         """Writes `spec.json`, readable by its owner only: it holds the environment."""
-        form = {
+        json_file.replace(os.path.join(directory, SPEC_FILE), self.form())
+
+    def form(self) -> dict[str, object]:
+        """The JSON object."""
+        return {
             "version": VERSION,
             "supervisor_id": self.supervisor_id,
             "project_id": self.project_id,
@@ -96,13 +101,15 @@ class Spec:
             "history": self.history.form(),
             "after_loss": self.after_loss,
         }
-        json_file.replace(os.path.join(directory, SPEC_FILE), form)
 
     @classmethod
     def load(cls, directory: str) -> Spec:
         """Reads `spec.json`. Raises OSError, ValueError (it is none)."""
-        path = os.path.join(directory, SPEC_FILE)
-        form = json_file.read(path)
+        return cls.from_form(json_file.read(os.path.join(directory, SPEC_FILE)))
+
+    @classmethod
+    def from_form(cls, form: Mapping[str, Any]) -> Spec:
+        """The specification that a JSON object tells. Raises ValueError."""
         try:
             return cls(
                 supervisor_id=form["supervisor_id"],
@@ -122,4 +129,4 @@ class Spec:
                 after_loss=bool(form.get("after_loss", False)),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{path} is not a specification: {error!r}") from error
+            raise ValueError(f"not the specification of a supervisor: {error!r}") from error

@@ -57,6 +57,8 @@ PROBE_FAILURES = frozenset({LIVENESS_FAILED, STARTUP_DEADLINE})
 """Reasons that a server gives to end a run as a failure."""
 MAX_PAST = 32
 """How many runs before the current one are kept."""
+MAX_EARLIER = 8
+"""How many runs of supervisors before are kept."""
 
 ENDED = frozenset({STOPPED, EXITED, FAILED})
 """The states that a supervisor leaves behind; in any other it was lost."""
@@ -197,6 +199,8 @@ class State:
     restart_times: when those within the policy's window were, in seconds since 1970.
     next_restart_time: in BACKOFF, when the app is started again.
     past: the runs before `run`, oldest first, at most MAX_PAST.
+    earlier: the last runs of supervisors before this one, oldest first, at most
+    MAX_EARLIER: a server that was killed may not have told of them.
     """
 
     revision: int = 0
@@ -219,6 +223,7 @@ class State:
     command: tuple[str, ...] = ()
     run: Run | None = None
     past: tuple[Run, ...] = ()
+    earlier: tuple[Run, ...] = ()
     marker_sequence: int = 0
     version: int = VERSION
 
@@ -268,6 +273,7 @@ class State:
             "command": list(self.command),
             "run": None if self.run is None else self.run.form(),
             "past": [run.past_form() for run in self.past],
+            "earlier": [run.past_form() for run in self.earlier],
             "marker_sequence": self.marker_sequence,
         }
 
@@ -283,6 +289,7 @@ class State:
     def _from_form(cls, form: Mapping[str, object]) -> State:
         run, past, command = form.get("run"), form.get("past"), form.get("command")
         times, next_time = form.get("restart_times"), form.get("next_restart_time")
+        earlier = form.get("earlier")
         numbers = ("revision", "pid", "start_ticks", "epoch", "restarts", "attempt")
         texts = ("boot_id", "spec_digest", "reason", "start_failure", "release_id")
         return cls(
@@ -293,6 +300,7 @@ class State:
             command=tuple(map(str, command)) if isinstance(command, list) else (),
             run=Run.from_form(run) if isinstance(run, Mapping) else None,
             past=tuple(map(Run.from_form, past)) if isinstance(past, list) else (),
+            earlier=tuple(map(Run.from_form, earlier)) if isinstance(earlier, list) else (),
             restart_times=tuple(map(float, times)) if isinstance(times, list) else (),
             next_restart_time=None if next_time is None else datetime.fromisoformat(str(next_time)),
             marker_sequence=int(str(form.get("marker_sequence", 0))),

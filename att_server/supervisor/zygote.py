@@ -3,8 +3,9 @@
 The server starts one and speaks to it over a SOCK_SEQPACKET socket. A request
 is one message, a JSON object with `job`, and one descriptor, a connected stream
 socket to the server, over which the job speaks for itself. The zygote keeps one
-process in reserve that waits for the next request, since a fork takes longer
-than all the rest of a start. Both end with their server.
+process in reserve that waits for the next request and has rehearsed it, since
+a fork and the first use of what is forked take longer than all the rest of a
+start. Both end with their server.
 
 Jobs:
 - `run` (`directory`, `boot_id`, `secrets`): a supervisor for the `spec.json`
@@ -25,6 +26,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -35,6 +37,7 @@ from typing import Any
 from att_server.supervisor import app_process, cgroup, command
 from att_server.supervisor.own_log import OwnLog
 from att_server.supervisor.process import Supervisor, take_lock
+from att_server.supervisor.rehearsal import rehearse
 from att_server.supervisor.settle import settle
 from att_server.supervisor.spec import Spec
 
@@ -44,6 +47,8 @@ _MAX_REQUEST = 64 * 1024
 _MAX_LINE = 2 * 1024 * 1024
 _LINE_WITHIN = 5.0
 """Seconds that the server has to send the first line, and to take an answer."""
+_CALM = 0.01
+"""Seconds without a further request in which a start has the processors for itself."""
 _FORK_AGAIN = 0.05
 """Seconds after which a process that ended without a request is replaced."""
 _PR_SET_NAME = 15
@@ -73,6 +78,7 @@ def main(descriptor: int) -> None:
     gc.collect()
     gc.freeze()
     while _served(channel):
+        _asked(channel, within=_CALM)
         try:
             _await_taken(channel)
         except OSError as error:
@@ -91,6 +97,13 @@ def _served(channel: socket.socket) -> bool:
         return bool(channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return True
+
+
+def _asked(channel: socket.socket, *, within: float) -> bool:
+    """Whether a request waits, or the server is gone, after at most so many seconds."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(within * 1000))
 
 
 def _await_taken(channel: socket.socket) -> None:
@@ -119,6 +132,8 @@ def _await_taken(channel: socket.socket) -> None:
 def _await_job(channel: socket.socket, takes: int) -> None:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if not _asked(channel, within=0):
+        rehearse()
     message, connection = _receive(channel)
     os.write(takes, b".")
     os.close(takes)
@@ -185,10 +200,16 @@ def _supervise(
             return
         time.sleep(0.005)
     app_process.become_subreaper()
-    settle(project, log_id=spec.log_id, boot_id=boot_id)
+    earlier = settle(project, log_id=spec.log_id, boot_id=boot_id)
     cgroup.clear(spec.log_id)
     Supervisor(
-        directory, spec, lock=lock, boot_id=boot_id, server=connection, secrets=secrets
+        directory,
+        spec,
+        lock=lock,
+        boot_id=boot_id,
+        earlier=earlier,
+        server=connection,
+        secrets=secrets,
     ).run()
 
 

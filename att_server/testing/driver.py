@@ -22,6 +22,7 @@ from att_server.testing.clock import FakeClock
 
 _FAILED_AT_LAST = frozenset({"liveness_failed", "startup_deadline"})
 """Ends after which an app that is not started again is FAILED."""
+_MAX_EARLIER = 8
 
 
 class FakeRuntimeDriver:
@@ -79,7 +80,7 @@ class FakeRuntimeDriver:
                 before, supervisor_id=status.supervisor_id, spec_digest=status.spec_digest
             )
             return self._back_off(spec.project_id, taken_over, "supervisor_lost")
-        return self._run(spec, status)
+        return self._run(spec, replace(status, earlier=_runs_until(before)))
 
     async def start_now(self, project_id: str) -> RunStatus | None:
         """Starts what waits in BACKOFF."""
@@ -362,3 +363,20 @@ class FakeRuntimeDriver:
                 f"The supervisor of {project_id!r} does not answer. Call again.",
                 project_id=project_id,
             )
+
+
+def _runs_until(status: RunStatus | None) -> tuple[PastRun, ...]:
+    """The last runs of supervisors before, as of the last status of the last one."""
+    if status is None:
+        return ()
+    runs = (*status.earlier, *status.past)
+    if status.exit is not None and status.start_time is not None:
+        runs += (
+            PastRun(
+                run_id=status.run_id,
+                pid=status.pid,
+                start_time=status.start_time,
+                exit=status.exit,
+            ),
+        )
+    return runs[-_MAX_EARLIER:]

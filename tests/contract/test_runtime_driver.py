@@ -218,6 +218,18 @@ async def test_stop_ends_the_app_and_keeps_how(drivers: Fixture) -> None:
     assert await driver.stop("app", timedelta(0)) == status
 
 
+async def test_the_runs_before_a_start_are_told_by_it(drivers: Fixture) -> None:
+    driver, _ = await drivers.adopted("app")
+    runs = []
+    for _ in range(10):
+        runs.append((await driver.start(drivers.lasting())).run_id)
+        await driver.stop("app", timedelta(0))
+    status = await driver.start(drivers.lasting())
+    assert [run.run_id for run in status.earlier] == runs[-8:]
+    assert status.past == ()
+    await driver.stop("app", timedelta(0))
+
+
 async def test_stops_at_the_same_time_join(drivers: Fixture) -> None:
     driver, _ = await drivers.adopted("app")
     await driver.start(drivers.lasting())

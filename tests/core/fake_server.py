@@ -119,8 +119,8 @@ class Server:
             yield
         await self.runs.events.flush()
 
-    async def last_lines(self, project_id: str, lines: int) -> list[str]:
-        return ["it said", "this"][:lines]
+    async def last_lines(self, project_id: str, run_id: str, lines: int) -> list[str]:
+        return [f"{run_id} said", "this"][:lines]
 
     async def create(self, runtime: RuntimeSettings = RUN, *, project_id: str = "web") -> None:
         await self.projects.create(project_id, str(Path("/web")), runtime, principal="")

@@ -372,6 +372,8 @@ async def test_many_followers_get_the_same_page(stage: Stage) -> None:
     assert {texts(followed.page.records)[0] for followed in later} == {"b"}
 
 
-async def test_the_last_lines_are_text(stage: Stage) -> None:
-    stage.store.append_lines("web", "life-1", b"fine", b"\xff\xfe")
-    assert await stage.logs.last_lines("web", 5) == ["fine", "\ufffd\ufffd"]
+async def test_the_last_lines_are_text_and_of_that_run(stage: Stage) -> None:
+    stage.store.append_lines("web", "life-1", b"earlier", run_id="run-1")
+    stage.store.append_lines("web", "life-1", b"fine", b"\xff\xfe", run_id="run-2")
+    assert await stage.logs.last_lines("web", "run-2", 5) == ["fine", "\ufffd\ufffd"]
+    assert await stage.logs.last_lines("web", "run-3", 5) == []

@@ -93,6 +93,26 @@ async def test_what_one_status_tells_of_several_runs_is_all_told(restarted: Serv
     assert types.count("started") == types.count("ended") == types.count("restarting") == 4
 
 
+async def test_a_run_whose_end_was_not_stored_before_its_server_died_is_told_by_the_next(
+    server: Server,
+) -> None:
+    first = await server.start()
+    await server.events()
+    # The end and the next start come between two servers: nobody stores them.
+    await server.driver.aclose()
+    await server.driver.stop("web", None)
+    second = await server.driver.start(server.driver.specs["web"])
+    for _ in range(2):
+        async with server.serving():
+            types = await server.events()
+            assert types.count("started") == 2
+            assert types.count("ended") == 1
+            assert "restarting" not in types
+        await server.driver.aclose()
+    (ended,) = await server.told("runtime.ended")
+    assert ended.run_id == run_id(first) != second.run_id
+
+
 async def test_readiness_that_comes_and_goes_is_told_each_time(server: Server) -> None:
     await server.projects.update("web", path=None, runtime=PROBED, principal="")
     runtime = await server.start()

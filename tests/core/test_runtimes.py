@@ -132,7 +132,7 @@ async def test_an_app_that_ends_before_it_is_ready_fails_the_start_with_its_last
         await starting
     assert failed.value.reason is Reason.RUNTIME_START_FAILED
     assert failed.value.metadata["cause"] == "exited"
-    assert "it said\n  this" in failed.value.message
+    assert " said\n  this" in failed.value.message
 
 
 async def test_a_start_goes_on_when_its_caller_leaves(server: Server) -> None:
@@ -301,11 +301,41 @@ async def test_a_silent_supervisor_makes_the_state_unknown_and_keeps_the_project
     with pytest.raises(AttError) as refused:
         await server.stop()
     assert refused.value.reason is Reason.SUPERVISOR_UNREACHABLE
+    with pytest.raises(AttError) as unsure:
+        await server.start()
+    assert unsure.value.reason is Reason.SUPERVISOR_UNREACHABLE
     with pytest.raises(AttError) as kept:
         await server.projects.delete("web", request_id="", principal="")
     assert kept.value.reason is Reason.PROJECT_NOT_STOPPED
     server.driver.unsilence("web")
+    assert (await server.start()).state is RuntimeState.READY
     assert (await server.stop()).state is RuntimeState.STOPPED
+
+
+async def test_an_app_that_may_have_filled_the_disk_can_be_stopped(server: Server) -> None:
+    await server.start()
+    server.store.write_error = AttError(Reason.STORAGE_FULL, "Free some.", path="/att.db")
+    with pytest.raises(AttError) as unstored:
+        await server.stop()
+    assert unstored.value.reason is Reason.STORAGE_FULL
+    assert unstored.value.metadata["path"] == "/att.db"
+    assert "is stopped, but that could not be stored" in unstored.value.message
+    runtime = server.runtimes.get("web")
+    assert (runtime.state, runtime.desired) == (RuntimeState.STOPPED, DesiredState.RUNNING)
+    server.store.write_error = None
+    assert (await server.stop()).desired is DesiredState.STOPPED
+
+
+async def test_an_app_is_not_stopped_where_that_may_not_be_stored_for_another_reason(
+    server: Server,
+) -> None:
+    await server.start()
+    server.store.write_error = AttError(Reason.AUDIT_UNAVAILABLE, "The store is broken.")
+    with pytest.raises(AttError) as refused:
+        await server.stop()
+    server.store.write_error = None
+    assert refused.value.reason is Reason.AUDIT_UNAVAILABLE
+    assert server.runtimes.get("web").state is RuntimeState.READY
 
 
 async def test_a_signal_is_sent_once_under_its_request_id(server: Server) -> None:
@@ -417,7 +447,7 @@ async def test_an_app_that_was_ended_before_it_was_ready_says_why(
         await starting
     assert failed.value.reason is Reason.RUNTIME_START_FAILED
     assert failed.value.metadata["cause"] == reason
-    assert "it said\n  this" in failed.value.message
+    assert " said\n  this" in failed.value.message
 
 
 async def test_an_app_in_a_crash_loop_fails_the_start_that_waits_for_it(server: Server) -> None:
@@ -433,7 +463,7 @@ async def test_an_app_in_a_crash_loop_fails_the_start_that_waits_for_it(server: 
     with pytest.raises(AttError) as failed:
         await starting
     assert failed.value.metadata["cause"] == "crash_loop"
-    assert "it said\n  this" in failed.value.message
+    assert " said\n  this" in failed.value.message
 
 
 async def test_who_waits_too_long_for_an_app_that_falls_again_and_again_sees_why(
@@ -448,4 +478,4 @@ async def test_who_waits_too_long_for_an_app_that_falls_again_and_again_sees_why
         await server.start(always, wait_ready=True, timeout=timedelta(0))
     assert late.value.reason is Reason.RUNTIME_NOT_READY
     assert "exited with code 7" in late.value.message
-    assert "it said\n  this" in late.value.message
+    assert " said\n  this" in late.value.message

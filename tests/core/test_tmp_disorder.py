@@ -122,7 +122,7 @@ async def call(server: Server, chance: random.Random) -> None:
             raise
 
 
-@pytest.mark.parametrize("seed", range(20,620))
+@pytest.mark.parametrize("seed", range(20, 620))
 async def test_calls_and_ends_in_any_order_leave_what_is_desired(seed: int) -> None:
     chance = random.Random(seed)
     server = Server()

@@ -290,6 +290,23 @@ async def test_an_app_that_answers_a_probe_badly_gets_a_verdict_and_costs_nothin
     await att.runtimes.stop(name, grace=timedelta(0))
 
 
+async def test_a_place_that_cannot_be_written_is_named_and_nothing_runs(
+    server: ServerProcess, att: Client, name: str, directory: Path
+) -> None:
+    await att.projects.create(name, path=directory, command=LASTS)
+    place = server.state_dir / "projects" / name
+    place.mkdir()
+    (place / "supervisors").touch()
+    with pytest.raises(att_client.SupervisorUnreachableError) as failed:
+        await att.runtimes.start(name)
+    assert f"{place}/supervisors/" in str(failed.value)
+    assert "Not a directory. Mend that and call again." in str(failed.value)
+    assert processes_of(name) == []
+    (place / "supervisors").unlink()
+    assert (await att.runtimes.start(name)).state is RuntimeState.READY
+    await att.runtimes.stop(name)
+
+
 async def test_garbage_on_the_control_socket_harms_nothing(
     server: ServerProcess, att: Client, name: str, directory: Path
 ) -> None:

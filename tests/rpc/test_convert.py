@@ -317,6 +317,35 @@ def test_an_app_that_runs_is_all_there() -> None:
     assert (message.health_probe, message.health_reason) == ("http", "http_status")
 
 
+@pytest.mark.parametrize("state", [RuntimeState.BACKOFF, RuntimeState.EXITED, RuntimeState.STOPPED])
+@pytest.mark.parametrize("healthy", [True, False])
+def test_an_app_between_two_runs_has_no_process_and_is_not_well(
+    state: RuntimeState, healthy: bool
+) -> None:
+    status = RunStatus(
+        supervisor_id="sup-1",
+        spec_digest="d",
+        state=state,
+        run_id="run-1",
+        pid=42,
+        exit=RunExit(time=NOW, duration=timedelta(seconds=1), exit_code=3),
+    )
+    message = convert.runtime(
+        Runtime(
+            project_id="web",
+            state=state,
+            desired=DesiredState.RUNNING,
+            revision=3,
+            status=status,
+            health=ProbeResult(healthy=healthy, probe="tcp", reason="tcp_x", checked_at=NOW),
+        ),
+        log_end_cursor=17,
+    )
+    assert message.pid == 0
+    assert not message.healthy
+    assert message.health_reason == ("" if healthy else "tcp_x")
+
+
 @pytest.mark.parametrize(
     ("message", "position"),
     [

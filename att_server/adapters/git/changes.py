@@ -96,7 +96,7 @@ def _check_place(
         above = there.get(parent, (_TREE, ""))[0]
         if above != _TREE and parent not in gone:
             what = _WHAT.get(above, "a file")
-            raise edit_refused(edit.path, f"lies below {ascii(parent)}, which is {what}")
+            raise edit_refused(edit.path, f"lies below {parent!a}, which is {what}")
     if isinstance(edit, WriteFile):
         allowed = {_NONE, _FILE, _PROGRAM}
     elif isinstance(edit, SetMode):
@@ -207,7 +207,7 @@ async def _check_result(
     if any(_LINK in {changed.old_mode, changed.new_mode} for changed in paths):
         new = await escaping_links(store, tree) - await escaping_links(store, base_tree)
         for path, target in sorted(new):
-            raise edit_refused(path, f"is a symbolic link to {ascii(target)}, out of the tree")
+            raise edit_refused(path, f"is a symbolic link to {target!a}, out of the tree")
 
 
 async def _sizes(store: Store, blobs: Sequence[str]) -> int:

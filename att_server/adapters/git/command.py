@@ -255,7 +255,8 @@ class _Pipe(asyncio.Protocol):
     async def __aenter__(self) -> Self:
         read, self._write = os.pipe()
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.connect_read_pipe(lambda: self, open(read, "rb", 0))
+        file = os.fdopen(read, "rb", 0)  # the transport closes it
+        self._transport, _ = await loop.connect_read_pipe(lambda: self, file)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -19,7 +19,7 @@ async def make_commit(
     """The commit of `tree`, made or there already. trailers: values by name without `Att-`."""
     who = note.identity
     time = f"@{int(note.time.timestamp())} +0000"
-    env = {}
+    env: dict[str, str] = {}
     for role in ("AUTHOR", "COMMITTER"):
         env |= {f"GIT_{role}_NAME": who.name, f"GIT_{role}_EMAIL": who.email}
         env |= {f"GIT_{role}_DATE": time}

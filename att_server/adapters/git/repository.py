@@ -67,7 +67,7 @@ class GitRepository:
         if size > max_bytes:
             raise RepositoryError(
                 RepositoryFailure.OUTPUT_TOO_LARGE,
-                f"{ascii(path)} has {size:,} bytes; at most {max_bytes:,} are read.",
+                f"{path!a} has {size:,} bytes; at most {max_bytes:,} are read.",
             )
         return (await self._store.run("cat-file", "blob", blob)).output
 

@@ -143,7 +143,7 @@ class Store:
     async def refs_below(self, prefix: str) -> Mapping[str, str]:
         """The refs under `prefix/`, and what they are at."""
         listed = await self.text("for-each-ref", "--format=%(refname) %(objectname)", prefix)
-        return dict((line.split(" ")[0], line.split(" ")[1]) for line in listed.splitlines())
+        return {line.split(" ")[0]: line.split(" ")[1] for line in listed.splitlines()}
 
     async def set_refs(self, refs: Mapping[str, str | None]) -> None:
         """Sets the refs all at once; None removes one."""

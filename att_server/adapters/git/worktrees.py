@@ -69,7 +69,7 @@ async def export(store: Store, commit: str, directory: Path) -> None:
             raise RepositoryError(
                 RepositoryFailure.CHANGED,
                 f"{directory} exists and differs from {commit} in {len(differing)} files, "
-                f"the first is {ascii(differing[0])}.",
+                f"the first is {differing[0]!a}.",
             )
         return
     tree = await store.tree_of(commit)
@@ -82,7 +82,7 @@ async def export(store: Store, commit: str, directory: Path) -> None:
             await _write_files(store, tree, draft, env, held)
         if differing := await verify_export(store, commit, draft):
             raise RepositoryError(
-                RepositoryFailure.CHANGED, f"{ascii(differing[0])} was changed while exported."
+                RepositoryFailure.CHANGED, f"{differing[0]!a} was changed while exported."
             )
         draft.rename(directory)
 

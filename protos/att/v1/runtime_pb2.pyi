@@ -164,7 +164,7 @@ class Runtime(_message.Message):
     """
     healthy: _builtins.bool
     """Is the last verdict of the readiness probe, else of the liveness probe.
-    Unset: not probed.
+    Unset: not probed, or nothing runs and the last verdict was good.
     """
     health_probe: _builtins.str
     """Names the kind of the last probe: process, http, tcp, command, grpc, log."""

@@ -4691,7 +4691,7 @@ class Runtime(betterproto2.Message):
     healthy: "bool | None" = betterproto2.field(14, betterproto2.TYPE_BOOL, optional=True)
     """
     Is the last verdict of the readiness probe, else of the liveness probe.
-    Unset: not probed.
+    Unset: not probed, or nothing runs and the last verdict was good.
     """
 
     health_probe: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)

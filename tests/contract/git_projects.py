@@ -1,0 +1,153 @@
+"""A project with a real checkout and a bare remote, and what a test asks of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from att_server.adapters.git import Git, GitRepository, GitSettings, inspect_checkout
+from att_server.core.repository import Checkout, CommitNote, Identity
+
+CYCLE = "01JD0000000000000000000001"
+OTHER_CYCLE = "01JD0000000000000000000002"
+BASE_FILES: Mapping[str, bytes] = {
+    "app.py": b"".join(b"line %d\n" % number for number in range(20)),
+    "docs/guide.md": b"guide\n",
+    "bin/run": b"#!/bin/sh\n",
+}
+_ENVIRON = {
+    "PATH": os.environ["PATH"],
+    "HOME": "/nonexistent",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_AUTHOR_NAME": "A Person",
+    "GIT_AUTHOR_EMAIL": "person@example.com",
+    "GIT_COMMITTER_NAME": "A Person",
+    "GIT_COMMITTER_EMAIL": "person@example.com",
+}
+
+
+def git(directory: Path, *arguments: str, input: bytes = b"") -> str:  # noqa: A002 - as subprocess.run calls it
+    """What a person's git answers, without the line's end."""
+    done = subprocess.run(
+        ["git", "-c", "protocol.file.allow=always", *arguments],
+        cwd=directory,
+        env=_ENVIRON,
+        input=input,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode(errors="surrogateescape").strip()
+
+
+def settings(**changes: object) -> GitSettings:
+    """Settings for tests: git as it is found here."""
+    return GitSettings(**{"path": os.environ["PATH"], **changes})  # type: ignore[arg-type]  # the settings' own fields
+
+
+def note(message: str = "Change the app", *, second: int = 0) -> CommitNote:
+    return CommitNote(
+        message=message,
+        identity=Identity(name="ATT", email="att@example.com"),
+        time=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitProject:
+    """A bare remote, a checkout of its branch `main`, and the repository that ATT keeps."""
+
+    remote: Path
+    checkout: Path
+    state: Path
+    git: Git
+    facts: Checkout
+    repository: GitRepository
+    base: str
+
+    def again(self, **changes: object) -> GitRepository:
+        """The repository as another server process has it."""
+        return GitRepository(Git(settings(**changes)), self.state, self.facts)
+
+    def on_remote(self, branch: str = "main") -> str | None:
+        """The commit that the remote's branch is at."""
+        found = git(self.remote, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
+        return found or None
+
+    def commit_on_remote(
+        self, files: Mapping[str, bytes | None], *, branch: str = "main", message: str = "Other"
+    ) -> str:
+        """Somebody else's commit on the remote's branch; None removes a file."""
+        return import_commit(self.remote, files, branch=branch, message=message)
+
+    def file(self, commit: str, path: str) -> str:
+        """The content of a file as the remote has it."""
+        return git(self.remote, "show", f"{commit}:{path}")
+
+    def left_in_state(self) -> list[str]:
+        """What is there of cycles: directories, worktrees git knows, refs."""
+        work = [p.name for p in (self.state / "work").iterdir() if not p.name.endswith(".lock")]
+        known = self.state / "repository.git" / "worktrees"
+        refs = git(self.state / "repository.git", "for-each-ref", "--format=%(refname)")
+        kept = [ref for ref in refs.split() if ref.startswith("refs/att/cycles/")]
+        return [*work, *(p.name for p in known.iterdir() if known.is_dir()), *kept]
+
+
+def import_commit(
+    repository: Path, files: Mapping[str, bytes | None], *, branch: str, message: str
+) -> str:
+    """A commit on the branch of a repository, made without a checkout."""
+    ref = f"refs/heads/{branch}"
+    lines = [f"commit {ref}\ncommitter P <p@example.com> 1700000000 +0000\n".encode()]
+    lines += [b"data %d\n%s\n" % (len(message.encode()), message.encode())]
+    if git(repository, "for-each-ref", ref):
+        lines += [f"from {ref}^0\n".encode()]
+    for path, content in files.items():
+        if content is None:
+            lines += [f"D {path}\n".encode()]
+        else:
+            mode = 755 if path.startswith("bin/") else 644
+            lines += [f"M {mode} inline {path}\n".encode()]
+            lines += [b"data %d\n%s\n" % (len(content), content)]
+    git(repository, "fast-import", "--quiet", input=b"".join(lines))
+    return git(repository, "rev-parse", ref)
+
+
+async def make_project(
+    directory: Path,
+    *,
+    files: Mapping[str, bytes] = BASE_FILES,
+    object_format: str = "sha1",
+    **changes: object,
+) -> GitProject:
+    """A project below `directory`. changes: of the settings of git."""
+    remote, checkout = directory / "remote.git", directory / "checkout"
+    git(
+        directory,
+        "init",
+        "-q",
+        "--bare",
+        "-b",
+        "main",
+        f"--object-format={object_format}",
+        "remote.git",
+    )
+    base = import_commit(remote, files, branch="main", message="Base")
+    git(directory, "clone", "-q", "remote.git", "checkout")
+    runner = Git(settings(**changes))
+    facts = await inspect_checkout(runner, checkout, project_id="web")
+    state = directory / "state"
+    return GitProject(
+        remote=remote,
+        checkout=checkout,
+        state=state,
+        git=runner,
+        facts=facts,
+        repository=GitRepository(runner, state, facts),
+        base=base,
+    )
