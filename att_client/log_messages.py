@@ -123,6 +123,7 @@ def _ended(ended: log_pb2.RunEnded) -> RunEnded:
         start_error=ended.start_error if cause == "start_error" else None,
         supervisor_lost=ended.supervisor_lost if cause == "supervisor_lost" else None,
         duration=_duration(ended.duration) if ended.HasField("duration") else None,
+        reason=ended.reason,
     )
 
 

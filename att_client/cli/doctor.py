@@ -38,7 +38,10 @@ def register(app: typer.Typer) -> None:
 def doctor(
     state_dir: Annotated[
         Path | None,
-        typer.Option(help="The server's state directory. Default: as for `att serve`."),
+        typer.Option(
+            help="The server's state directory. Default: that of the server which answers, else as "
+            "for `att serve`."
+        ),
     ] = None,
     target: Target = None,
     as_json: Json = False,
@@ -64,7 +67,8 @@ def doctor(
 def checks(state_dir: Path | None, target: str | None) -> Iterator[Check]:
     """Makes all checks, one after the other.
 
-    state_dir: None for the one of a server that is given none.
+    state_dir: None for that of the server at `target`, or the one of a server that is
+        given none.
     """
     yield _python()
     yield _packages()
@@ -72,11 +76,16 @@ def checks(state_dir: Path | None, target: str | None) -> Iterator[Check]:
     yield _sqlite()
     holder, running = None, 0
     try:
-        directory = _default_state_dir() if state_dir is None else state_dir.absolute()
+        server = None
+        if state_dir is None:
+            server, served = _server(target)
+            directory = served or _default_state_dir()
+        else:
+            directory = state_dir.absolute()
         yield from state_checks(directory)
         holder = find_holder(directory)
         running = len(find_supervisors(directory).running)
-        yield _server(target if target or state_dir is None else f"unix:{directory}/att.sock")
+        yield server or _server(target or f"unix:{directory}/att.sock")[0]
     except att_client.ConfigInvalidError as error:
         yield check("settings", False, error.message, "correct the argument or variable")
     yield from host_checks(None if holder is None else holder.pid, running)
@@ -129,21 +138,24 @@ def _sqlite() -> Check:
     )
 
 
-def _server(target: str | None) -> Check:
-    async def ask() -> str:
+def _server(target: str | None) -> tuple[Check, Path | None]:
+    """Whether a server answers, and its state directory."""
+
+    async def ask() -> att_client.GetServerInfoResponse:
         async with asyncio.timeout(5), att_client.connect(target) as att:
-            info = await att.server.info()
-            return f"version {info.version}, pid {info.pid}, {info.state_dir}"
+            return await att.server.info()
 
     advice = "start one with `att serve`"
     try:
-        return check("server", True, asyncio.run(ask()), advice)
+        info = asyncio.run(ask())
     except (att_client.UnavailableError, TimeoutError) as error:
-        return check("server", False, str(error) or "no answer", advice, Verdict.WARN)
+        return check("server", False, str(error) or "no answer", advice, Verdict.WARN), None
     except att_client.ConfigInvalidError:
         raise
     except att_client.AttError as error:
-        return check("server", False, error.message, "look at the server's log")
+        return check("server", False, error.message, "look at the server's log"), None
+    detail = f"version {info.version}, pid {info.pid}, {info.state_dir}"
+    return check("server", True, detail, advice), Path(info.state_dir)
 
 
 def _tool(name: str, command: list[str], advice: str) -> Check:

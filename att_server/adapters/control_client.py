@@ -61,15 +61,21 @@ class ControlClient(asyncio.Protocol):
         self._answers: dict[int, asyncio.Future[Message]] = {}
         self._last_id = 0
 
-    async def open(self, connection: socket.socket) -> None:
-        """Takes over a connected socket."""
+    async def open(self, connection: socket.socket, *, first: Message | None = None) -> None:
+        """Takes over a connected socket. first: is sent before anything else is done."""
+        rest = b"" if first is None else _line(first)
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):  # full, or closed: both are the transport's to handle
+            rest = rest[connection.send(rest) :]
         loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: self, sock=connection)
+        transport, _ = await loop.create_unix_connection(lambda: self, sock=connection)
+        if rest:
+            transport.write(rest)
 
     def send(self, message: Message) -> None:
         """Sends a message that has no answer."""
         if self._transport is not None:
-            self._transport.write(json.dumps(message).encode() + b"\n")
+            self._transport.write(_line(message))
 
     async def call(self, command: str, *, within: timedelta | None, **arguments: object) -> Message:
         """Sends a command and returns its answer.
@@ -129,6 +135,10 @@ class ControlClient(asyncio.Protocol):
             if not answered.done():
                 answered.set_exception(SupervisorLost())
         self._on_lost(self)
+
+
+def _line(message: Message) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def connect(directory: Path) -> socket.socket:

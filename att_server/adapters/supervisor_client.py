@@ -8,7 +8,8 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Collection, Coroutine, Mapping
+import socket
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -77,6 +78,8 @@ class SupervisorDriver:
         self._links: dict[str, SupervisorLink] = {}
         self._listener: RuntimeListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        # Supervisors that wait for a start, by project id: directory and connection.
+        self._waiting: dict[str, tuple[Path, socket.socket]] = {}
 
     @property
     def zygote_pid(self) -> int:
@@ -101,11 +104,27 @@ class SupervisorDriver:
         self._listener = listener
         return {link.project_id: link.status for link in links if link.status is not None}
 
+    @contextlib.asynccontextmanager
+    async def prepared(self, project_id: str, log_id: str) -> AsyncIterator[None]:
+        """See `RuntimeDriver`."""
+        link = self._link(project_id, log_id)
+        if link.state is None or link.state.ended:
+            directory = self._new_directory(link)
+            with contextlib.suppress(OSError):  # then the start tries, and says so
+                self._waiting[project_id] = directory, await self._jobs.run(directory, log_id)
+        try:
+            yield
+        finally:
+            _, connection = self._waiting.pop(project_id, (None, None))
+            if connection is not None:
+                connection.close()
+
     async def start(self, spec: RunSpec, *, after_loss: bool = False) -> RunStatus:
         """See `RuntimeDriver`."""
         link = self._link(spec.project_id, spec.log_id)
         try:
-            directory = self._prepare(link, spec, after_loss=after_loss)
+            directory, _ = self._waiting.get(spec.project_id) or (self._new_directory(link), None)
+            self._write_spec(link, spec, directory, after_loss=after_loss)
             # A zygote that was killed may take a request along that it had not
             # read. A second try is harmless: only one can take the writer lock,
             # and it first settles what the first try may have begun.
@@ -231,9 +250,14 @@ class SupervisorDriver:
             )
         return link
 
-    def _prepare(self, link: SupervisorLink, spec: RunSpec, *, after_loss: bool) -> Path:
-        """The directory of a new supervisor. Raises OSError."""
-        directory = link.directory / SUPERVISORS / self._clock.new_id()
+    def _new_directory(self, link: SupervisorLink) -> Path:
+        """A directory for a new supervisor, which is not there yet."""
+        return link.directory / SUPERVISORS / self._clock.new_id()
+
+    def _write_spec(
+        self, link: SupervisorLink, spec: RunSpec, directory: Path, *, after_loss: bool
+    ) -> None:
+        """Makes the directory and writes down what the supervisor is asked. Raises OSError."""
         os.makedirs(directory, mode=0o700)
         spec_of(
             spec,
@@ -242,7 +266,6 @@ class SupervisorDriver:
             after_loss=after_loss,
             before=link.state,
         ).save(str(directory))
-        return directory
 
     async def _launch(
         self, link: SupervisorLink, directory: Path, secrets: Mapping[str, str]
@@ -251,9 +274,12 @@ class SupervisorDriver:
 
         Raises OSError, AttError.
         """
+        _, connection = self._waiting.pop(link.project_id, (None, None))
+        if connection is None:
+            connection = await self._jobs.run(directory, link.log_id)
         client = link.new_client()
         try:
-            await self._jobs.run(client, directory, secrets)
+            await client.open(connection, first={"secrets": dict(secrets)})
             async with asyncio.timeout(STARTS_WITHIN.total_seconds()):
                 while True:
                     count = link.changed.count

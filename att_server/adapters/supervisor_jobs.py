@@ -21,15 +21,13 @@ class SupervisorJobs:
         self._zygote = zygote
         self._boot_id = boot_id
 
-    async def run(self, client: ControlClient, directory: Path, secrets: Mapping[str, str]) -> None:
-        """Begins a supervisor for the specification in `directory`, with `client` as its peer.
+    async def run(self, directory: Path, log_id: str) -> socket.socket:
+        """A connection to a new supervisor, which takes over its project and then waits.
 
-        secrets: go to it over its own connection, and nowhere else. Raises OSError.
+        directory: its own, which need not be there yet. Closing the connection
+        ends it without effect. Raises OSError.
         """
-        job: dict[str, object] = {"job": "run", "directory": str(directory)}
-        if secrets:
-            job["secrets"] = True
-        await self._submit(client, job, first={"secrets": dict(secrets)} if secrets else None)
+        return await self._submit({"job": "run", "directory": str(directory), "log_id": log_id})
 
     async def settle(self, project: Path, log_id: str) -> None:
         """Settles what a lost supervisor left, unless somebody else holds the project.
@@ -46,7 +44,7 @@ class SupervisorJobs:
         )
         try:
             job = {"job": "settle", "project": str(project), "log_id": log_id}
-            await self._submit(client, job)
+            await client.open(await self._submit(job))
             async with asyncio.timeout(SETTLES_WITHIN.total_seconds()):
                 await ended.wait()
         finally:
@@ -54,12 +52,12 @@ class SupervisorJobs:
         if any(message.get("refused") == "failed" for message in told):
             raise OSError(f"it cannot be settled: {told[-1].get('message')}")
 
-    async def _submit(
-        self, client: ControlClient, job: Mapping[str, object], *, first: Message | None = None
-    ) -> None:
+    async def _submit(self, job: Mapping[str, object]) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            await client.open(ours)
-            if first is not None:
-                client.send(first)
-            await self._zygote.submit({**job, "boot_id": self._boot_id}, theirs)
+            try:
+                await self._zygote.submit({**job, "boot_id": self._boot_id}, theirs)
+            except BaseException:
+                ours.close()
+                raise
+        return ours

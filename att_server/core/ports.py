@@ -7,6 +7,7 @@ per port (`tests/contract`) runs on both.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -179,6 +180,13 @@ class RuntimeDriver(Protocol):
         before every other method; afterwards `listener` is told of changes.
         A run whose supervisor is gone is ended (its whole tree) and marked
         `supervisor_lost` in the log; after a reboot the reason is `host_restarted`.
+        """
+        ...
+
+    def prepared(self, project_id: str, log_id: str) -> AbstractAsyncContextManager[None]:
+        """Has ready, within the context, what one `start` of the project needs.
+
+        Saves that start some time and has no effect by itself. Raises nothing.
         """
         ...
 

@@ -93,7 +93,7 @@ class CommitNote:
 
 
 class MergeMethod(StrEnum):
-    """How a change comes into the base. Each leaves one first parent: the base before."""
+    """How a change comes into the base."""
 
     MERGE = "merge"
     """A commit with two parents, also where the base did not move."""
@@ -176,9 +176,10 @@ class Moved:
 class Merged:
     """The base contains the change.
 
-    commit: the commit of the base that brought it; its first parent is the base
-    before. tree: its tree, which may not be the one that was tested. ours:
-    whether this cycle made it, or somebody else merged the change.
+    commit: the commit of the base that brought it. tree: its tree, which may not
+    be the one that was tested. ours: whether this cycle made it, out of the
+    expected base; else somebody merged the change, and its first parent is the
+    base before.
     """
 
     commit: str
@@ -385,4 +386,8 @@ class Repository(Protocol):
 
     async def discard_others(self, keep: Collection[str]) -> Sequence[str]:
         """Discards all cycles but these, and returns their ids: what killed servers left."""
+        ...
+
+    async def tidy(self) -> None:
+        """Packs what is kept and drops what nothing has kept for two weeks. Takes a while."""
         ...

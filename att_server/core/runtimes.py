@@ -296,20 +296,22 @@ class RuntimeManager:
             if await self._intents.claimed(request):
                 return
             _refuse_other_spec(launch.spec, entry)
-        if await self._intents.to_run(
-            project_id,
-            overrides,
-            "runtime.start_requested",
-            principal,
-            None if waits else request,
-            command=launch.spec.command[0],
-        ):
-            status = None
-            if waits:
-                status = await self._driver.start_now(project_id)
-            else:
-                await self._end(project_id, None)  # nothing, or what ends already
-            await self._run(project, launch, status)
+        # The disk is waited for at both ends at once.
+        async with self._driver.prepared(project_id, project.log_id):
+            if await self._intents.to_run(
+                project_id,
+                overrides,
+                "runtime.start_requested",
+                principal,
+                None if waits else request,
+                command=launch.spec.command[0],
+            ):
+                status = None
+                if waits:
+                    status = await self._driver.start_now(project_id)
+                else:
+                    await self._end(project_id, None)  # nothing, or what ends already
+                await self._run(project, launch, status)
 
     async def _restart(
         self,

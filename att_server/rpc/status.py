@@ -22,6 +22,10 @@ MAX_MESSAGE_BYTES = 1024
 MAX_TRAILER_BYTES = 6 * 1024
 """Clients drop the status of a call whose trailers exceed their limit, 8 KiB by default."""
 
+# Of gRPC: a client that would repeat the call by itself does not. A supervisor that
+# was silent for seconds will be so again, and the caller would only be told later.
+_NOT_AGAIN = (("grpc-retry-pushback-ms", "-1"),)
+
 _ELLIPSIS = "..."
 _MAX_VIOLATIONS = 32
 _MAX_METADATA = 16

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 from att_server.supervisor import orders, processes
 from att_server.supervisor.app_process import StartFailed
@@ -33,7 +32,6 @@ from att_server.supervisor.state import (
     FAILED,
     HOST_SHUTDOWN,
     LOCK_FILE,
-    LOGS,
     MAX_PAST,
     READY,
     RUNNING,
@@ -76,20 +74,18 @@ class Supervisor:
         spec: Spec,
         *,
         lock: int,
+        log: LogWriter,
         boot_id: str,
         earlier: Sequence[Run] = (),
         server: socket.socket,
         secrets: Mapping[str, str] | None = None,
     ) -> None:
         """directory: the supervisor's own. lock: the writer lock, held until the last end
-        is recorded. earlier: the last runs of supervisors before. server: a connected
-        peer, which is told every change. secrets: are added to the app's environment.
-        Raises OSError."""
+        is recorded. log: the project's. earlier: the last runs of supervisors before.
+        server: a connected peer, which is told every change. secrets: are added to the
+        app's environment. Raises OSError."""
         self._project = os.path.dirname(os.path.dirname(directory))
-        # First: its sequence numbers are reserved on the disk during all that follows.
-        self._log = LogWriter.open(
-            Path(self._project, LOGS), log_id=spec.log_id, boot_id=boot_id
-        )
+        self._log = log
         self._spec = spec
         self._secrets = secrets or {}
         self._grace = spec.grace.total_seconds()

@@ -57,10 +57,16 @@ class _NoFiles(Files):
         pass
 
 
-def rehearse() -> None:
-    """Does what a start does, less its effects: there is no file, process or thread of it."""
-    with contextlib.suppress(OSError):
+def rehearse() -> bool:
+    """Does what a start does, less its effects: there is no file, process or thread of it.
+
+    Returns whether it came to its end. A start can do without.
+    """
+    try:
         _start(Spec.from_form(json.loads(json.dumps(_spec().form()))))
+    except OSError:
+        return False
+    return True
 
 
 def _spec() -> Spec:

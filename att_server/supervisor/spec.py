@@ -129,4 +129,4 @@ class Spec:
                 after_loss=bool(form.get("after_loss", False)),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"not the specification of a supervisor: {error!r}") from error
+            raise ValueError(f"this is not a specification: {error!r}") from error

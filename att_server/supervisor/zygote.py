@@ -8,10 +8,12 @@ a fork and the first use of what is forked take longer than all the rest of a
 start. Both end with their server.
 
 Jobs:
-- `run` (`directory`, `boot_id`, `secrets`): a supervisor for the `spec.json`
-  there; the socket is its first control connection. With `secrets` true, the
-  first line on it is `{"secrets": {name: value}}`, a part of the environment
-  that is written nowhere.
+- `run` (`directory`, `log_id`, `boot_id`): a supervisor. At once it takes over
+  the project that the directory is in, settles it and opens its log, but it
+  starts nothing until the first line on the socket says so: from then on
+  `spec.json` is there. The line is `{"secrets": {name: value}}`, a part of the
+  environment that is written nowhere, and the socket is the first control
+  connection. Where it is closed instead, the job has had no effect.
 - `settle` (`project`, `log_id`, `boot_id`): `settle.settle`, answered with `settled`.
 - `command`: the request is the first line on the socket, since an environment
   can be too large for a message; see `command.run`. Answered with `begun` once
@@ -32,21 +34,26 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from att_server.supervisor import app_process, cgroup, command
+from att_server.supervisor.log_writer import LogWriter
 from att_server.supervisor.own_log import OwnLog
 from att_server.supervisor.process import Supervisor, take_lock
 from att_server.supervisor.rehearsal import rehearse
 from att_server.supervisor.settle import settle
 from att_server.supervisor.spec import Spec
+from att_server.supervisor.state import LOGS
 
 LOCK_WITHIN = 1.0
 """Seconds that a supervisor whose end is on disk already gets to let go of the project."""
 _MAX_REQUEST = 64 * 1024
 _MAX_LINE = 2 * 1024 * 1024
 _LINE_WITHIN = 5.0
-"""Seconds that the server has to send the first line, and to take an answer."""
+"""Seconds that the server has to send the first line of a command."""
+_ORDER_WITHIN = 60.0
+"""Seconds that it has to store that an app is to run, and to say so."""
 _CALM = 0.01
 """Seconds without a further request in which a start has the processors for itself."""
 _FORK_AGAIN = 0.05
@@ -169,8 +176,6 @@ def _work(connection: socket.socket, request: Mapping[str, Any]) -> None:
         match request["job"]:
             case "run":
                 _name("att-supervisor")
-                if request.get("secrets"):
-                    secrets.update(_first_line(connection)["secrets"])
                 _supervise(connection, request, secrets)
             case "settle":
                 _name("att-settle")
@@ -188,11 +193,13 @@ def _work(connection: socket.socket, request: Mapping[str, Any]) -> None:
 
 
 def _supervise(
-    connection: socket.socket, request: Mapping[str, Any], secrets: Mapping[str, str]
+    connection: socket.socket, request: Mapping[str, Any], secrets: dict[str, str]
 ) -> None:
-    directory, boot_id = request["directory"], request["boot_id"]
-    spec = Spec.load(directory)
+    """secrets: is filled as they come, for whoever tells of an error."""
+    directory, log_id, boot_id = request["directory"], request["log_id"], request["boot_id"]
     project = os.path.dirname(os.path.dirname(directory))
+    # Of a project that never ran there is no directory, until the server has made our own.
+    os.makedirs(project, mode=0o700, exist_ok=True)
     deadline = time.monotonic() + LOCK_WITHIN
     while (lock := take_lock(project)) is None:
         if time.monotonic() > deadline:
@@ -200,12 +207,19 @@ def _supervise(
             return
         time.sleep(0.005)
     app_process.become_subreaper()
-    earlier = settle(project, log_id=spec.log_id, boot_id=boot_id)
-    cgroup.clear(spec.log_id)
+    earlier = settle(project, log_id=log_id, boot_id=boot_id)
+    cgroup.clear(log_id)
+    log = LogWriter.open(Path(project, LOGS), log_id=log_id, boot_id=boot_id)
+    order = _first_line(connection, within=_ORDER_WITHIN)
+    if order is None:
+        log.close()
+        return
+    secrets.update(order["secrets"])
     Supervisor(
         directory,
-        spec,
+        Spec.load(directory),
         lock=lock,
+        log=log,
         boot_id=boot_id,
         earlier=earlier,
         server=connection,
@@ -214,7 +228,9 @@ def _supervise(
 
 
 def _command(connection: socket.socket) -> None:
-    request = _first_line(connection)
+    request = _first_line(connection, within=_LINE_WITHIN)
+    if request is None:
+        return
     _tell(connection, {"begun": True})
     app_process.become_subreaper()
     result = command.run(connection, request)
@@ -222,12 +238,17 @@ def _command(connection: socket.socket) -> None:
         _tell(connection, result)
 
 
-def _first_line(connection: socket.socket) -> Mapping[str, Any]:
-    """The JSON object in the first line; nothing behind it is taken. Raises OSError, ValueError."""
-    connection.settimeout(_LINE_WITHIN)
+def _first_line(connection: socket.socket, *, within: float) -> Mapping[str, Any] | None:
+    """The JSON object in the first line; nothing behind it is taken.
+
+    None: the connection was closed instead. Raises OSError, ValueError.
+    """
+    connection.settimeout(within)
     line = bytearray()
     while not line.endswith(b"\n"):
         seen = connection.recv(_MAX_LINE, socket.MSG_PEEK)
+        if not seen and not line:
+            return None
         if not seen or len(line) > _MAX_LINE:
             raise ValueError("the first line did not come as a whole")
         line += connection.recv(seen.find(b"\n") + 1 or len(seen))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -62,6 +63,11 @@ class FakeRuntimeDriver:
         """Finds what was started before."""
         self._listener = listener
         return {name: self._status(name) for name in projects if name in self._statuses}
+
+    @asynccontextmanager
+    async def prepared(self, project_id: str, log_id: str) -> AsyncIterator[None]:
+        """There is nothing to prepare."""
+        yield
 
     async def start(self, spec: RunSpec, *, after_loss: bool = False) -> RunStatus:
         """The app runs at once, and is ready if it is not probed; after a loss it waits."""

@@ -48,6 +48,12 @@ def test_a_good_host_passes_with_a_server(target: str) -> None:
     assert b"state directory" in att("doctor", target=target).stdout
 
 
+def test_the_directory_of_the_server_that_answers_is_looked_at(target: str) -> None:
+    ended = att("doctor", "--json", target=target)
+    (found,) = (check for check in ended.items if check["name"] == "state directory")
+    assert str(Path(target.removeprefix("unix:")).parent) in str(found["detail"])
+
+
 def test_a_directory_that_others_may_read_fails(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     ended = att("doctor", "--state-dir", str(tmp_path), "--json")

@@ -209,6 +209,23 @@ def test_a_bad_id_names_the_field(target: str, tmp_path: Path) -> None:
     assert ended.error["reason"] == "FIELD_INVALID"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("project", "create", "raw", "--path", "/\udcff"),
+        ("project", "show", "\udcff"),
+        ("logs", "\udcff"),
+        ("start", "\udcff"),
+    ],
+    ids=["a path", "a project", "a log", "a start"],
+)
+def test_bytes_that_are_no_text_are_wrong_usage(target: str, arguments: tuple[str, ...]) -> None:
+    ended = att(*arguments, "--json", target=target)
+    assert ended.code == 2
+    assert ended.error["reason"] == "USAGE"
+    assert "is not UTF-8" in str(ended.error["message"])
+
+
 def test_the_target_option_wins_over_the_environment(server: ServerProcess) -> None:
     ended = att("project", "list", "--target", server.target, target="unix:/nowhere/att.sock")
     assert ended.code == 0

@@ -41,9 +41,9 @@ _CHUNK = _maybe(
     sequence_offsets=st.lists(_INT32, max_size=3),
 ).map(lambda fields: log_pb2.LogChunk(**fields))
 _ENDED = st.builds(
-    lambda cause, duration: log_pb2.RunEnded(**cause, **duration),
+    lambda cause, fields: log_pb2.RunEnded(**cause, **fields),
     _one(exit_code=_INT32, signal=_INT32, start_error=_TEXT, supervisor_lost=st.booleans()),
-    _maybe(duration=_TIME),
+    _maybe(duration=_TIME, reason=_TEXT),
 )
 _STARTED = _maybe(command=st.lists(_TEXT, max_size=3), pid=_INT32, release_id=_TEXT).map(
     lambda fields: log_pb2.RunStarted(**fields)
@@ -112,7 +112,7 @@ def test_every_field_of_the_contract_is_read() -> None:
         ],
         "RunMarker": ["sequence", "time", "run_id", "started", "ended"],
         "RunStarted": ["command", "pid", "release_id"],
-        "RunEnded": ["exit_code", "signal", "start_error", "supervisor_lost", "duration"],
+        "RunEnded": ["exit_code", "signal", "start_error", "supervisor_lost", "duration", "reason"],
         "LogGap": ["first_sequence", "count", "reason", "lost_lines"],
         "FollowLogsResponse": [*page, "log_id", "bound_run_id"],
         "ReadLogsResponse": [*page, "truncated", "skipped", "has_more", "log_id"],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from att_server.adapters.git import Git, GitRepository, GitSettings, inspect_checkout
+from att_server.adapters.git import Git, GitRepository, GitSettings
 from att_server.core.repository import Checkout, CommitNote, Identity
 
 CYCLE = "01JD0000000000000000000001"
@@ -63,12 +66,18 @@ class GitProject:
     """A bare remote, a checkout of its branch `main`, and the repository that ATT keeps."""
 
     remote: Path
-    checkout: Path
     state: Path
     git: Git
     facts: Checkout
     repository: GitRepository
     base: str
+
+    @property
+    def checkout(self) -> Path:
+        """The checkout, which is made when it is first asked for."""
+        if not self.facts.directory.exists():
+            git(self.remote.parent, "clone", "-q", "--no-hardlinks", "remote.git", "checkout")
+        return self.facts.directory
 
     def again(self, **changes: object) -> GitRepository:
         """The repository as another server process has it."""
@@ -95,7 +104,8 @@ class GitProject:
         known = self.state / "repository.git" / "worktrees"
         refs = git(self.state / "repository.git", "for-each-ref", "--format=%(refname)")
         kept = [ref for ref in refs.split() if ref.startswith("refs/att/cycles/")]
-        return [*work, *(p.name for p in known.iterdir() if known.is_dir()), *kept]
+        worktrees = [p.name for p in known.iterdir()] if known.is_dir() else []
+        return [*work, *worktrees, *kept]
 
 
 def import_commit(
@@ -103,9 +113,9 @@ def import_commit(
 ) -> str:
     """A commit on the branch of a repository, made without a checkout."""
     ref = f"refs/heads/{branch}"
-    lines = [f"commit {ref}\ncommitter P <p@example.com> 1700000000 +0000\n".encode()]
+    lines = [f"commit {ref}\nmark :1\ncommitter P <p@example.com> 1700000000 +0000\n".encode()]
     lines += [b"data %d\n%s\n" % (len(message.encode()), message.encode())]
-    if git(repository, "for-each-ref", ref):
+    if (repository / ref).exists():
         lines += [f"from {ref}^0\n".encode()]
     for path, content in files.items():
         if content is None:
@@ -114,40 +124,55 @@ def import_commit(
             mode = 755 if path.startswith("bin/") else 644
             lines += [f"M {mode} inline {path}\n".encode()]
             lines += [b"data %d\n%s\n" % (len(content), content)]
-    git(repository, "fast-import", "--quiet", input=b"".join(lines))
-    return git(repository, "rev-parse", ref)
+    # The mark's id is what it says last.
+    lines += [b"get-mark :1\n"]
+    return git(repository, "fast-import", "--quiet", input=b"".join(lines)).splitlines()[-1]
+
+
+_made: dict[str, tuple[Path, str]] = {}
+"""By object format: a directory with `remote.git` and `state`, and the base."""
 
 
 async def make_project(
-    directory: Path,
-    *,
-    files: Mapping[str, bytes] = BASE_FILES,
-    object_format: str = "sha1",
-    **changes: object,
+    directory: Path, *, object_format: str = "sha1", **changes: object
 ) -> GitProject:
-    """A project below `directory`. changes: of the settings of git."""
-    remote, checkout = directory / "remote.git", directory / "checkout"
-    git(
-        directory,
-        "init",
-        "-q",
-        "--bare",
-        "-b",
-        "main",
-        f"--object-format={object_format}",
-        "remote.git",
+    """A project below `directory`, whose base its repository has. changes: of the settings."""
+    facts = Checkout(
+        directory=directory / "checkout",
+        remote="origin",
+        url=str(directory / "remote.git"),
+        object_format=object_format,
+        branch="main",
+        head=None,
+        shallow=False,
+        submodules=False,
+        dirty=False,
     )
-    base = import_commit(remote, files, branch="main", message="Base")
-    git(directory, "clone", "-q", "remote.git", "checkout")
     runner = Git(settings(**changes))
-    facts = await inspect_checkout(runner, checkout, project_id="web")
+    if object_format not in _made:
+        _made[object_format] = await _make(runner, facts)
+    made, base = _made[object_format]
+    shutil.copytree(made, directory, dirs_exist_ok=True)
     state = directory / "state"
     return GitProject(
-        remote=remote,
-        checkout=checkout,
+        remote=directory / "remote.git",
         state=state,
         git=runner,
         facts=facts,
         repository=GitRepository(runner, state, facts),
         base=base,
     )
+
+
+async def _make(runner: Git, facts: Checkout) -> tuple[Path, str]:
+    directory = Path(tempfile.mkdtemp(prefix="att-git-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    git(
+        directory, "init", "-q", "--bare", "--template=", "-b", "main",
+        f"--object-format={facts.object_format}", "remote.git",
+    )  # fmt: skip
+    import_commit(directory / "remote.git", BASE_FILES, branch="main", message="Base")
+    facts = replace(facts, url=str(directory / "remote.git"))
+    base = await GitRepository(runner, directory / "state", facts).fetch("main")
+    assert base is not None
+    return directory, base

@@ -21,8 +21,8 @@ def test_a_plain_name_may_be_used(name: str) -> None:
     [
         "", "-x", "--upload-pack=touch x", "a b", "a\tb", "a\nb", "a\0b", "a\x7f", "a..b", "a~1",
         "a^", "a:b", "a?", "a*", "a[", "a\\b", "/a", "a/", "a//b", "a.", ".a", "a/.b", "a.lock",
-        "a.lock/b", "a@{1}", "@", "HEAD", "refs/heads/a", "f" * 40, "a\u202eb", "a\u00a0b", "\ud800",
-        "x" * 201, "ext::sh -c x",
+        "a.lock/b", "a@{1}", "@", "HEAD", "refs/heads/a", "f" * 40, "a\u202eb", "a\u00a0b",
+        "\ud800", "x" * 201, "ext::sh -c x",
     ],
 )  # fmt: skip
 def test_a_name_that_git_or_a_reader_could_mistake_is_refused(name: str) -> None:

@@ -94,6 +94,33 @@ async def test_an_app_without_a_probe_is_ready_when_started(drivers: Fixture) ->
     assert status.exit is None
 
 
+async def test_what_was_prepared_is_for_one_start(drivers: Fixture) -> None:
+    driver, _ = await drivers.adopted("app")
+    async with driver.prepared("app", drivers.host.log_id):
+        first = await driver.start(drivers.lasting())
+        assert first.state is RuntimeState.READY
+        await driver.stop("app", timedelta(0))
+        second = await driver.start(drivers.lasting())
+    assert second.state is RuntimeState.READY
+    assert second.run_id != first.run_id
+
+
+async def test_a_preparation_without_a_start_changes_nothing(drivers: Fixture) -> None:
+    listener = Listener()
+    driver, _ = await drivers.adopted("app", listener=listener)
+    async with driver.prepared("app", drivers.host.log_id):
+        pass
+    assert not listener.statuses
+    first = await driver.start(drivers.lasting())
+    async with driver.prepared("app", drivers.host.log_id):
+        pass  # it runs
+    assert listener.statuses["app"][-1] == first
+    await driver.stop("app", timedelta(0))
+    async with driver.prepared("app", drivers.host.log_id):
+        pass
+    assert (await driver.start(drivers.lasting())).state is RuntimeState.READY
+
+
 async def test_a_probed_app_is_ready_when_told_so(drivers: Fixture) -> None:
     listener = Listener()
     driver, _ = await drivers.adopted("app", listener=listener)

@@ -30,11 +30,12 @@ def test_a_path_of_the_tree_may_be_touched(path: str) -> None:
     "path",
     [
         "", "/", "/etc/passwd", "..", "../x", "a/../b", "a/..", "./a", "a/.", "a//b", "a/",
-        ".git", ".git/config", "a/.git/hooks/x", ".GIT/config", ".Git", ".git ", ".git.", ".git . .",
-        "git~1", "GIT~1/config", "git~2", ".g\u200cit/config", ".git\u200d", "\ufeff.git", ".gi\u00adt",
-        "\u202e.git", "\uff0egit", ".ｇｉｔ", ".git::$INDEX_ALLOCATION", ".git:x/config", "git~1:x",
-        "a\\b", ".git\\config", "..\\x", "C:\\x", "\\\\host\\x", "a\0b", "a\nb", "a\x7f", "a\x1b[2J",
-        "a\u0085b", "\ud800", "x" * 256, "é" * 128, "/".join(["y" * 200] * 21), "n" * 300,
+        ".git", ".git/config", "a/.git/hooks/x", ".GIT/config", ".Git", ".git ", ".git.",
+        ".git . .", "git~1", "GIT~1/config", "git~2", ".g\u200cit/config", ".git\u200d",
+        "\ufeff.git", ".gi\u00adt", "\u202e.git", "\uff0egit", ".ｇｉｔ", ".git::$INDEX_ALLOCATION",
+        ".git:x/config", "git~1:x", "a\\b", ".git\\config", "..\\x", "C:\\x", "\\\\host\\x", "a\0b",
+        "a\nb", "a\x7f", "a\x1b[2J", "a\u0085b", "\ud800", "x" * 256, "é" * 128,
+        "/".join(["y" * 200] * 21), "n" * 300,
     ],
 )  # fmt: skip
 def test_a_path_that_is_not_only_of_the_tree_is_refused(path: str) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -132,6 +133,27 @@ async def test_what_forks_and_exits_without_end_goes_with_the_supervisor(
     assert status.reason == "supervisor_lost"
     assert processes.end_run(started.run_id, None, within=0)
     assert len(host.ends()) == 1
+
+
+async def test_a_start_whose_prepared_supervisor_was_killed_has_another(
+    host: Host, driver: SupervisorDriver
+) -> None:
+    async with driver.prepared("app", host.log_id):
+        await until(lambda: bool(waiting(driver)), "a supervisor waits")
+        for process in waiting(driver):
+            processes.send(process, signal.SIGKILL)
+        status = await driver.start(host.spec("sleep", "60"))
+    assert status.state is RuntimeState.READY
+    assert host.kinds() == [FrameKind.RUN_STARTED]
+
+
+def waiting(driver: SupervisorDriver) -> list[processes.Process]:
+    """The supervisors that the driver's zygote has forked."""
+    return [
+        process
+        for process in processes.below(driver.zygote_pid)
+        if Path(f"/proc/{process.pid}/comm").read_text() == "att-supervisor\n"
+    ]
 
 
 async def test_a_start_after_a_lost_supervisor_goes_on_in_the_same_log(
@@ -259,16 +281,22 @@ async def test_kills_at_any_moment_leave_no_process_and_one_end_per_run(
     assert [start.frame.run for start in starts] == ends
 
 
-async def test_a_supervisor_killed_before_its_app_runs_is_settled(host: Host) -> None:
+@pytest.mark.parametrize("state", ["starting", "ready"])
+async def test_a_supervisor_killed_before_its_start_marker_is_settled(
+    host: Host, state: str
+) -> None:
     driver = await host.opened("app")
     await driver.start(host.spec("true"))
     await driver.stop("app", None)
-    # What is on disk when the run was named, but neither marker nor process was.
+    # What is on disk when the run was named, and then when its process was, but
+    # there was no marker yet.
     path = host.supervisor() / "state.json"
     form = json.loads(path.read_text())
     run_id = "01J0000000000000000000000A"
-    form.update(state="starting", marker_sequence=2)
-    form["run"].update(run_id=run_id, pid=0, start_ticks=0, exit=None)
+    form.update(state=state, marker_sequence=2)
+    form["run"].update(run_id=run_id, exit=None)
+    if state == "starting":
+        form["run"].update(pid=0, start_ticks=0)
     path.write_text(json.dumps(form))
     await driver.aclose()
     again = await host.opened("app")

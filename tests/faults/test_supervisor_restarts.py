@@ -283,9 +283,15 @@ async def test_a_specification_that_cannot_be_read_starts_nothing(
     await driver.stop("app", None)
     ours, theirs = socket.socketpair()
     (host.supervisor() / "spec.json").write_bytes(b'{"supervisor_id": 1')
-    job = {"job": "run", "directory": str(host.supervisor()), "boot_id": processes.boot_id()}
+    job = {
+        "job": "run",
+        "directory": str(host.supervisor()),
+        "log_id": host.log_id,
+        "boot_id": processes.boot_id(),
+    }
     with ours, theirs:
         await driver._zygote.submit(job, theirs)
+        ours.sendall(b'{"secrets": {}}\n')
         ours.settimeout(20)
         answer = json.loads(ours.makefile().readline())
     assert answer["refused"] == "failed"
@@ -297,8 +303,10 @@ async def test_a_run_that_could_not_be_saved_is_found_and_ended_as_well(host: Ho
     listener = Listener()
     driver = await host.opened("app", listener=listener)
     flag = host.work / "flag"
-    program = f"test -e {flag} && exec sleep 60; sleep 0.2; exit 1"
+    fails = f"echo up; until test -e {flag}; do sleep 0.01; done; exit 1"
+    program = f"test -e {flag} && exec sleep 60; {fails}"
     first = await driver.start(host.spec("sh", "-c", program, restart=policy()))
+    await until(lambda: host.output() == b"up\n", "the first run has looked for the flag")
     # No state can be written from here on.
     (host.supervisor() / "state.json.new").mkdir()
     flag.touch()
@@ -453,13 +461,18 @@ directory, boot_id, flag, channel = sys.argv[1:]
 wall, wall_ns = time.time, time.time_ns
 time.time = lambda: wall() - (7200 if os.path.exists(flag) else 0)
 time.time_ns = lambda: wall_ns() - (7200 * 10**9 if os.path.exists(flag) else 0)
+from pathlib import Path
 from att_server.supervisor import app_process
+from att_server.supervisor.log_writer import LogWriter
 from att_server.supervisor.process import Supervisor, take_lock
 from att_server.supervisor.spec import Spec
 app_process.become_subreaper()
-lock = take_lock(os.path.dirname(os.path.dirname(directory)))
+project = os.path.dirname(os.path.dirname(directory))
+lock = take_lock(project)
+spec = Spec.load(directory)
+log = LogWriter.open(Path(project, "logs"), log_id=spec.log_id, boot_id=boot_id)
 server = socket.socket(fileno=int(channel))
-Supervisor(directory, Spec.load(directory), lock=lock, boot_id=boot_id, server=server).run()
+Supervisor(directory, spec, lock=lock, log=log, boot_id=boot_id, server=server).run()
 """
 
 

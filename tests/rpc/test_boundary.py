@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+import att_client
 from att.v1 import (
     event_pb2,
     event_service_pb2,
@@ -82,6 +84,26 @@ async def test_nothing_of_an_unexpected_exception_leaves_the_server(
     assert refused.metadata == {"error_id": "error-1"}
     assert "hunter2" in caplog.text
     assert "error-1" in caplog.text
+
+
+async def test_a_client_does_not_repeat_what_a_silent_supervisor_kept_waiting(
+    serve: Serve, directory: Path
+) -> None:
+    calls = 0
+
+    async def stop(_request: Any, _call: Call) -> Answer:
+        nonlocal calls
+        calls += 1
+        raise AttError(Reason.SUPERVISOR_UNREACHABLE, "It does not answer.", project_id="web")
+
+    async def info(_request: Any, _call: Call) -> Answer:
+        return server_service_pb2.GetServerInfoResponse()
+
+    await serve(StopRuntime=stop, GetServerInfo=info)
+    async with att_client.connect(f"unix:{directory}/wire.sock") as att:
+        with pytest.raises(att_client.SupervisorUnreachableError):
+            await att.runtimes.stop("web")
+    assert calls == 1
 
 
 async def test_a_timeout_inside_an_implementation_is_a_defect_and_no_shutdown(serve: Serve) -> None:

@@ -16,6 +16,7 @@ import pytest
 from att_server.adapters.zygote_client import ZygoteClient
 from att_server.supervisor import processes
 from att_server.supervisor.own_log import OWN_LOG
+from att_server.supervisor.process import take_lock
 from att_server.supervisor.spec import Spec
 from att_server.supervisor.state import SUPERVISORS, State
 from tests.server_process import PATIENCE
@@ -93,7 +94,7 @@ async def test_secrets_reach_the_app_and_nothing_that_is_kept(host: Host, job: J
     )
     (host.work / "wanted").write_text(SECRET)
     line = json.dumps({"secrets": {"KEY": SECRET}}).encode() + b"\n"
-    await job.begin(job="run", directory=str(directory), boot_id="b", secrets=True)
+    await job.begin(job="run", directory=str(directory), log_id=host.log_id, boot_id="b")
     for at in range(0, len(line), 7):  # as it may come
         await job.send(line[at : at + 7])
         await asyncio.sleep(0)
@@ -110,7 +111,7 @@ async def test_secrets_reach_the_app_and_nothing_that_is_kept(host: Host, job: J
 
 async def test_what_follows_the_secrets_is_a_command_already(host: Host, job: Job) -> None:
     directory = asked(host, "sleep", "60")
-    await job.begin(job="run", directory=str(directory), boot_id="b", secrets=True)
+    await job.begin(job="run", directory=str(directory), log_id=host.log_id, boot_id="b")
     stop = {"id": 1, "epoch": 9, "command": "stop", "grace": 0}
     await job.send(b'{"secrets": {}}\n' + json.dumps(stop).encode() + b"\n")
     said = await job.said()
@@ -122,7 +123,7 @@ async def test_what_follows_the_secrets_is_a_command_already(host: Host, job: Jo
 
 async def test_without_its_secrets_nothing_is_started(host: Host, job: Job) -> None:
     directory = asked(host, "touch", "started")
-    await job.begin(job="run", directory=str(directory), boot_id="b", secrets=True)
+    await job.begin(job="run", directory=str(directory), log_id=host.log_id, boot_id="b")
     await job.send(b'{"secrets": {"KEY": "s3cr3t-')
     job.ours.shutdown(socket.SHUT_WR)
     (refusal,) = await job.said()
@@ -134,10 +135,31 @@ async def test_without_its_secrets_nothing_is_started(host: Host, job: Job) -> N
     assert "s3cr3t-" not in own_log + json.dumps(refusal)
 
 
+def _is_taken(project: Path) -> bool:
+    lock = take_lock(str(project))
+    if lock is not None:
+        os.close(lock)
+    return lock is None
+
+
+async def test_a_supervisor_whose_start_does_not_come_leaves_no_trace(host: Host, job: Job) -> None:
+    directory = asked(host, "touch", "started")
+    await job.begin(job="run", directory=str(directory), log_id=host.log_id, boot_id="b")
+    await until(lambda: _is_taken(host.project("app")), "the project is taken")
+    job.ours.shutdown(socket.SHUT_WR)
+    assert await job.said() == []
+    assert State.load(str(directory)) is None
+    assert host.records() == []
+    assert not (host.project("app") / OWN_LOG).exists()
+    lock = take_lock(str(host.project("app")))
+    assert lock is not None
+    os.close(lock)
+
+
 @pytest.mark.parametrize("line", [b"[]\n", b"{\n", b"\xff\n", b"{}\n"])
 async def test_a_first_line_that_is_none_is_refused(host: Host, job: Job, line: bytes) -> None:
     directory = asked(host, "true")
-    await job.begin(job="run", directory=str(directory), boot_id="b", secrets=True)
+    await job.begin(job="run", directory=str(directory), log_id=host.log_id, boot_id="b")
     await job.send(line)
     (refusal,) = await job.said()
     assert refusal["refused"] == "failed"
@@ -154,7 +176,7 @@ async def test_a_command_that_does_not_come_is_refused(job: Job) -> None:
 async def test_an_error_is_told_and_kept_without_its_secrets(host: Host, job: Job) -> None:
     directory = asked(host, "true")
     (directory / "spec.json").write_text(json.dumps({"limits": "sw0rdf1sh"}))
-    await job.begin(job="run", directory=str(directory), boot_id="b", secrets=True)
+    await job.begin(job="run", directory=str(directory), log_id=host.log_id, boot_id="b")
     await job.send(b'{"secrets": {"KEY": "sw0rdf1sh", "OTHER": "specification"}}\n')
     (refusal,) = await job.said()
     own_log = (host.project("app") / OWN_LOG).read_text()

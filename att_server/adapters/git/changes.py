@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ _PATH_REFUSED = re.compile(r"invalid path '(?P<bad>.*)'|affected file '(?P<link>
 async def apply(store: Store, cycle_id: str, base: str, change: Change) -> AppliedChange:
     """See `Repository.apply`."""
     base_tree = await store.tree_of(base)
-    with store.scratch(cycle_id) as scratch:
+    async with store.scratch(cycle_id) as scratch:
         env = {"GIT_INDEX_FILE": str(scratch / "index")}
         if isinstance(change, Patch):
             _check_patch(change)
@@ -136,18 +137,20 @@ def _portions(paths: Iterable[str]) -> Iterable[list[str]]:
 
 async def _written(store: Store, edits: Sequence[WriteFile], scratch: Path) -> Mapping[str, str]:
     """The ids of the contents, by path; the contents are in the object store."""
-    names = []
-    for number, edit in enumerate(edits):
-        name = scratch / str(number)
-        name.write_bytes(edit.content)
-        names.append(f"{name}\n")
+    names = [f"{scratch / str(number)}\n" for number in range(len(edits))]
     if not names:
         return {}
+    await asyncio.to_thread(_write_contents, edits, scratch)
     hashed = await store.run(
         "hash-object", "-w", "--no-filters", "--stdin-paths", input="".join(names).encode()
     )
     shas = hashed.output.decode().split()
     return dict(zip((edit.path for edit in edits), shas, strict=True))
+
+
+def _write_contents(edits: Sequence[WriteFile], scratch: Path) -> None:
+    for number, edit in enumerate(edits):
+        (scratch / str(number)).write_bytes(edit.content)
 
 
 # Patches ----------------------------------------------------------------------

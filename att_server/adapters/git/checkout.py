@@ -110,14 +110,16 @@ async def _remote(
         there = f"it has {', '.join(sorted(names))}" if names else "it has none"
         raise _no_remote(project_id, f"no remote {wanted!a}; {there}")
     # Where both are set, the address to push to is the one whose branches count.
-    url = await _lines(git, directory, "remote", "get-url", "--push", "--end-of-options", wanted)
+    told = await git.run(
+        "remote", "get-url", "--push", "--end-of-options", wanted, directory=directory
+    )
+    url = told.output.decode(errors="surrogateescape").removesuffix("\n")
     try:
-        usable = usable_url(
-            url[0] if url else "", directory=directory, protocols=git.settings.protocols
-        )
+        usable = usable_url(url, directory=directory, protocols=git.settings.protocols)
     except ValueError as error:
+        shown = redacted(ascii(url))
         raise _no_remote(
-            project_id, f"a remote {wanted!a} whose address {redacted(ascii(url))} {error}"
+            project_id, f"a remote {wanted!a} whose address {shown} {error}"
         ) from error
     return wanted, usable
 

@@ -198,12 +198,14 @@ class Git:
                     await err.ended()
                     code = await process.wait()
             except TimeoutError as error:
+                await _end_group(process)
                 raise RepositoryError(
                     late, f"git was ended after {limit.total_seconds():g} s without an answer."
                 ) from error
-            finally:
-                if process.returncode is None:
-                    await _end_group(process)
+            except BaseException:
+                # Cancelled, or it said too much. Otherwise all that wrote have ended.
+                await _end_group(process)
+                raise
             return code, bytes(out.data), bytes(err.data)
 
     def _environment(

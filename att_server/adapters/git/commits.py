@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from att_server.adapters.git.store import Store, checked_sha
 from att_server.core.repository import ChangedPath, CommitNote
 
-_OURS = re.compile(r"(?im)^(?=\s*att-[\w-]*\s*:)")
+_OURS = re.compile(r"(?im)^(?=[ \t]*att-[\w-]*[ \t]*:)")
 _TRAILER = re.compile(r"[A-Za-z0-9-]+: \S.*")
 _TRAILER_NAME = re.compile(r"Att-[A-Za-z]+")
 

@@ -11,6 +11,7 @@ _Rule = tuple[RepositoryFailure, str]
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 # The first that fits decides: causes before what git says as a consequence.
 _LOCAL: tuple[_Rule, ...] = (
+    (_F.GIT_MISSING, "^timeout: failed to run command"),
     (_F.STORAGE_FULL, "No space left on device|Disk quota exceeded|File too large"),
     (_F.LOCKED, r"\.lock': File exists|cannot lock ref|Unable to create '.*\.lock'"),
 )

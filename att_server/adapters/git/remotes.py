@@ -70,6 +70,9 @@ class Remote:
                     raise
                 local = ((f"remote.{_NAME}.url", str(self._checkout)),)
                 await self._bring(sha, local, network=False)
+                if not await self._store.is_whole(sha):
+                    # A shallow checkout gives only what it has.
+                    raise
         return await self._store.read_commit(sha)
 
     async def push(self, branch: str, commit: str, *, expected: str | None) -> Pushed | Moved:

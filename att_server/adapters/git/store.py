@@ -9,7 +9,8 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from att_server.core.repository import Commit, RepositoryError, RepositoryFailur
 CYCLES = "refs/att/cycles"
 FETCHED = "refs/att/fetched"
 RELEASES = "refs/att/releases"
+SCRATCH = ".scratch"
+"""What the names of directories for one operation end with."""
 
 _CYCLE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _WAITS_FOR_REFS = timedelta(seconds=30)
@@ -94,17 +97,18 @@ class Store:
             return
         for directory in (self.path.parent, self.work):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        attributes = self.path / "info" / "attributes"
         async with locked(self.work / ".open.lock", within=_WAITS_FOR_REFS) as held:
-            # Both are repeatable, so one that was killed between is no other case.
-            await self.git.run(
-                "init", "--quiet", "--bare", "--template=",
-                f"--object-format={self.object_format}", "--", str(self.path),
-                directory=self.work, holding=held,
-            )  # fmt: skip
-            config = _CONFIG.format(object_format=self.object_format)
-            _replace(self.path / "config", config)
-            (self.path / "info").mkdir(exist_ok=True)
-            _replace(self.path / "info" / "attributes", _ATTRIBUTES)
+            # Written last, so they say that it was made; making it once more
+            # would disturb whoever uses it.
+            if not _holds(attributes, _ATTRIBUTES):
+                await self.git.run(
+                    "init", "--quiet", "--bare", "--template=",
+                    f"--object-format={self.object_format}", "--", str(self.path),
+                    directory=self.work, holding=held,
+                )  # fmt: skip
+            _keep(self.path / "config", _CONFIG.format(object_format=self.object_format))
+            _keep(attributes, _ATTRIBUTES)
         self._opened = True
 
     # Objects ------------------------------------------------------------------
@@ -168,16 +172,22 @@ class Store:
 
     # Files --------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def scratch(self, cycle_id: str) -> Iterator[Path]:
-        """An empty directory for one operation. What a kill leaves goes with the cycle."""
+    @asynccontextmanager
+    async def scratch(self, whose: str) -> AsyncIterator[Path]:
+        """An empty directory for one operation. What a kill leaves is found by `whose`."""
         self.work.mkdir(mode=0o700, parents=True, exist_ok=True)
-        prefix = f".{checked_cycle(cycle_id)}."
-        path = Path(tempfile.mkdtemp(prefix=prefix, suffix=".scratch", dir=self.work))
+        prefix = f".{checked_cycle(whose)}."
+        path = Path(tempfile.mkdtemp(prefix=prefix, suffix=SCRATCH, dir=self.work))
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            await remove(path)
+
+    async def remove_scratch(self, whose: str) -> None:
+        """Removes what was left of `scratch`; nobody uses any of `whose` now."""
+        for entry in list(self.work.iterdir()):
+            if entry.name.startswith(f".{whose}.") and entry.name.endswith(SCRATCH):
+                await remove(entry)
 
 
 def checked_sha(sha: str) -> str:
@@ -227,9 +237,13 @@ def _remove(path: Path) -> None:
                 ) from error
 
 
-def _replace(path: Path, content: str) -> None:
-    if path.is_file() and path.read_text() == content:
-        return
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(content)
-    new.replace(path)
+def _holds(path: Path, content: str) -> bool:
+    return path.is_file() and path.read_text(errors="replace") == content
+
+
+def _keep(path: Path, content: str) -> None:
+    if not _holds(path, content):
+        path.parent.mkdir(exist_ok=True)
+        new = path.with_name(f".{path.name}.new")
+        new.write_text(content)
+        new.replace(path)

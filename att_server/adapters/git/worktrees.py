@@ -12,13 +12,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from att_server.adapters.git.locks import locked
-from att_server.adapters.git.store import CYCLES, Store, checked_cycle, checked_sha, remove
+from att_server.adapters.git.store import CYCLES, SCRATCH, Store, checked_cycle, checked_sha, remove
 from att_server.core.edit_paths import edit_refused
 from att_server.core.repository import RepositoryError, RepositoryFailure
 
 _WAITS = timedelta(minutes=5)
-_CLONE, _SCRATCH = ".clone", ".scratch"
-_EXPORT = "export"  # in the place of a cycle
+_CLONE = ".clone"
+_EXPORT = "export"  # in the place of a cycle; used by who is alone, so found by others it is left
 
 
 async def worktree(store: Store, cycle_id: str, commit: str, tree: str | None) -> Path:
@@ -63,55 +63,46 @@ async def clone(store: Store, cycle_id: str, commit: str) -> Path:
 
 
 async def export(store: Store, commit: str, directory: Path) -> None:
-    """See `Repository.export`. What a kill leaves beside `directory` is removed by the next."""
-    if directory.is_symlink() or directory.exists():
-        if differing := await verify_export(store, commit, directory):
-            raise RepositoryError(
-                RepositoryFailure.CHANGED,
-                f"{directory} exists and differs from {commit} in {len(differing)} files, "
-                f"the first is {differing[0]!a}.",
-            )
-        return
+    """See `Repository.export`. `directory` is on the file system of the state directory."""
     tree = await store.tree_of(commit)
-    draft = directory.with_name(f".{directory.name}.export")
     async with _alone(store) as held:
-        await remove(draft)
-        draft.mkdir(mode=0o755, parents=True)
-        with store.scratch(_EXPORT) as scratch:
+        await store.remove_scratch(_EXPORT)
+        if directory.is_symlink() or directory.exists():
+            if differing := await _differing(store, tree, directory):
+                raise RepositoryError(
+                    RepositoryFailure.CHANGED,
+                    f"{directory} exists and differs from {commit} in {len(differing)} files, "
+                    f"the first is {differing[0]!a}.",
+                )
+            return
+        async with store.scratch(_EXPORT) as scratch:
+            draft = scratch / "files"
+            draft.mkdir(mode=0o755)
             env = {"GIT_WORK_TREE": str(draft), "GIT_INDEX_FILE": str(scratch / "index")}
             await _write_files(store, tree, draft, env, held)
-        if differing := await verify_export(store, commit, draft):
-            raise RepositoryError(
-                RepositoryFailure.CHANGED, f"{differing[0]!a} was changed while exported."
-            )
-        draft.rename(directory)
+            if differing := await _differing(store, tree, draft):
+                raise RepositoryError(
+                    RepositoryFailure.CHANGED, f"{differing[0]!a} was changed while exported."
+                )
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            draft.rename(directory)
 
 
 async def verify_export(store: Store, commit: str, directory: Path) -> Sequence[str]:
     """See `Repository.verify_export`."""
     tree = await store.tree_of(commit)
-    if directory.is_symlink() or not directory.is_dir():
-        listed = await store.run("ls-tree", "-r", "-z", "--name-only", "--full-tree", tree)
-    else:
-        with store.scratch(_EXPORT) as scratch:
-            env = {"GIT_WORK_TREE": str(directory), "GIT_INDEX_FILE": str(scratch / "index")}
-            # A new index knows nothing of the files, so each is read.
-            await store.run("read-tree", tree, env=env)
-            listed = await store.run("ls-files", "-m", "-z", directory=directory, env=env)
-    paths = listed.output.decode(errors="backslashreplace").split("\0")[:-1]
-    return sorted(set(paths))
+    async with _alone(store):
+        await store.remove_scratch(_EXPORT)
+        return await _differing(store, tree, directory)
 
 
 async def discard(store: Store, cycle_id: str) -> None:
     """See `Repository.discard`."""
-    prefix = f".{checked_cycle(cycle_id)}."
-    await store.open()
     async with _alone(store):
-        await _forget(store, store.work / cycle_id)
+        await _forget(store, store.work / checked_cycle(cycle_id))
         await remove(store.work / f"{cycle_id}{_CLONE}")
-        for entry in list(store.work.iterdir()):
-            if entry.name.startswith(prefix) and entry.name.endswith(_SCRATCH):
-                await remove(entry)
+        await store.remove_scratch(cycle_id)
+        await store.remove_scratch(_EXPORT)
     kept = await store.refs_below(f"{CYCLES}/{cycle_id}")
     await store.set_refs(dict.fromkeys(kept))
 
@@ -121,7 +112,7 @@ async def discard_others(store: Store, keep: Collection[str]) -> Sequence[str]:
     await store.open()
     found = {ref.removeprefix(f"{CYCLES}/").split("/")[0] for ref in await store.refs_below(CYCLES)}
     for entry in store.work.iterdir():
-        if entry.name.endswith(_SCRATCH):
+        if entry.name.endswith(SCRATCH):
             found.add(entry.name[1:].split(".")[0])
         elif not entry.name.startswith("."):
             found.add(entry.name.removesuffix(_CLONE))
@@ -141,10 +132,18 @@ async def _alone(store: Store) -> AsyncIterator[int]:
         yield held
 
 
-async def _forget(store: Store, path: Path) -> None:
-    # The directory first: while git knows of it, a kill leaves something to find.
-    await remove(path)
-    await remove(store.path / "worktrees" / path.name)
+async def _differing(store: Store, tree: str, directory: Path) -> Sequence[str]:
+    """The paths of the tree that `directory` lacks or has otherwise. The caller is alone."""
+    if directory.is_symlink() or not directory.is_dir():
+        listed = await store.run("ls-tree", "-r", "-z", "--name-only", "--full-tree", tree)
+    else:
+        async with store.scratch(_EXPORT) as scratch:
+            env = {"GIT_WORK_TREE": str(directory), "GIT_INDEX_FILE": str(scratch / "index")}
+            # A new index knows nothing of the files, so each is read.
+            await store.run("read-tree", tree, env=env)
+            listed = await store.run("ls-files", "-m", "-z", directory=directory, env=env)
+    paths = listed.output.decode(errors="backslashreplace").split("\0")[:-1]
+    return sorted(set(paths))
 
 
 async def _write_files(
