@@ -21,6 +21,9 @@ from att_server.core.settings import (
 )
 
 _MIN_CHECK = timedelta(milliseconds=10)
+_FIRST_PAUSE = timedelta(milliseconds=50)
+"""Between the first two checks of a run that has never been ready. It doubles up to the
+probe's interval, so that an app is ready soon and is still asked seldom."""
 _PROBED = frozenset({RuntimeState.RUNNING, RuntimeState.READY, RuntimeState.UNKNOWN})
 
 log = logging.getLogger(__name__)
@@ -90,7 +93,7 @@ class RunProbing:
     async def _probe_readiness(self, probe: Probe) -> None:
         threshold = probe.threshold or READINESS_THRESHOLD
         due = self._due(probe, threshold)
-        streak = 0
+        streak, pause = 0, min(_FIRST_PAUSE, probe.interval)
         once = isinstance(probe.kind, LogProbe)
         if once and self._ready:
             # The line may be gone: whether it was there is known.
@@ -115,7 +118,11 @@ class RunProbing:
                 return
             if not self._was_ready.is_set() and self._is_over(due):
                 await self._fail("startup_deadline")
-            await self._rest(probe, None if self._was_ready.is_set() else due)
+            if self._was_ready.is_set():
+                await self._rest(probe.interval, None)
+            else:
+                await self._rest(pause, due)
+                pause = min(2 * pause, probe.interval)
 
     async def _probe_liveness(self, probe: Probe) -> None:
         await self._was_ready.wait()
@@ -133,7 +140,7 @@ class RunProbing:
             counts = held or due is None or self._is_over(due)
             if failures >= threshold and counts:
                 await self._fail("liveness_failed")
-            await self._rest(probe, None)
+            await self._rest(probe.interval, None)
 
     def _agreed(self) -> bool:
         """Whether the supervisor knows what the readiness probe has found."""
@@ -147,10 +154,10 @@ class RunProbing:
             probe = replace(probe, timeout=min(probe.timeout, max(left, _MIN_CHECK)))
         return await self._prober.probe(probe, self._target)
 
-    async def _rest(self, probe: Probe, due: float | None) -> None:
+    async def _rest(self, pause: timedelta, due: float | None) -> None:
         """Waits for the next check; no longer than until `due`, if that is ahead."""
         left = self._left(due)
-        await self._clock.sleep(probe.interval if left is None else min(probe.interval, left))
+        await self._clock.sleep(pause if left is None else min(pause, left))
 
     def _is_over(self, due: float | None) -> bool:
         return due is not None and due <= self._clock.monotonic()

@@ -246,7 +246,7 @@ def _first_line(connection: socket.socket, *, within: float) -> Mapping[str, Any
     connection.settimeout(within)
     line = bytearray()
     while not line.endswith(b"\n"):
-        seen = connection.recv(_MAX_LINE, socket.MSG_PEEK)
+        seen = connection.recv(_MAX_REQUEST, socket.MSG_PEEK)
         if not seen and not line:
             return None
         if not seen or len(line) > _MAX_LINE:

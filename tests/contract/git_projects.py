@@ -61,6 +61,19 @@ def note(message: str = "Change the app", *, second: int = 0) -> CommitNote:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Special:
+    """A link to a target (mode 120000), or a submodule at a commit (mode 160000)."""
+
+    mode: str
+    content: str
+
+    def lines(self, path: str) -> bytes:
+        if self.mode == "160000":
+            return f"M 160000 {self.content} {path}\n".encode()
+        return f"M {self.mode} inline {path}\ndata {len(self.content)}\n{self.content}\n".encode()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitProject:
     """A bare remote, a checkout of its branch `main`, and the repository that ATT keeps."""
@@ -89,7 +102,11 @@ class GitProject:
         return found or None
 
     def commit_on_remote(
-        self, files: Mapping[str, bytes | None], *, branch: str = "main", message: str = "Other"
+        self,
+        files: Mapping[str, bytes | Special | None],
+        *,
+        branch: str = "main",
+        message: str = "Other",
     ) -> str:
         """Somebody else's commit on the remote's branch; None removes a file."""
         return import_commit(self.remote, files, branch=branch, message=message)
@@ -109,7 +126,7 @@ class GitProject:
 
 
 def import_commit(
-    repository: Path, files: Mapping[str, bytes | None], *, branch: str, message: str
+    repository: Path, files: Mapping[str, bytes | Special | None], *, branch: str, message: str
 ) -> str:
     """A commit on the branch of a repository, made without a checkout."""
     ref = f"refs/heads/{branch}"
@@ -120,6 +137,8 @@ def import_commit(
     for path, content in files.items():
         if content is None:
             lines += [f"D {path}\n".encode()]
+        elif isinstance(content, Special):
+            lines += [content.lines(path)]
         else:
             mode = 755 if path.startswith("bin/") else 644
             lines += [f"M {mode} inline {path}\n".encode()]

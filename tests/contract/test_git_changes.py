@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import subprocess
 import zlib
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from att_server.core.repository import (
     SetMode,
     WriteFile,
 )
-from tests.contract.git_projects import CYCLE, GitProject, git, make_project
+from tests.contract.git_projects import CYCLE, GitProject, Special, git, make_project
 
 
 @pytest.fixture
@@ -42,9 +43,11 @@ async def refusal(project: GitProject, change: Change, base: str | None = None) 
 
 
 def content(project: GitProject, tree: str, path: str) -> bytes:
-    blob = git(project.state / "repository.git", "rev-parse", f"{tree}:{path}")
-    store = project.state / "repository.git" / "objects" / blob[:2] / blob[2:]
-    return zlib.decompress(store.read_bytes()).partition(b"\0")[2]
+    shown = subprocess.run(
+        ["git", "cat-file", "blob", f"{tree}:{path}"],
+        cwd=project.state / "repository.git", check=True, capture_output=True,
+    )  # fmt: skip
+    return shown.stdout
 
 
 # Edits ------------------------------------------------------------------------
@@ -142,13 +145,13 @@ async def test_a_link_can_be_removed(project: GitProject) -> None:
 
 def base_with_links(project: GitProject) -> str:
     """A base with links `out` (of the tree) and `in`, and the submodule `sub`."""
-    (project.checkout / "out").symlink_to("/tmp")
-    (project.checkout / "in").symlink_to("docs")
-    git(project.checkout, "add", "out", "in")
-    git(project.checkout, "update-index", "--add", "--cacheinfo", f"160000,{project.base},sub")
-    git(project.checkout, "commit", "-q", "-m", "Links")
-    git(project.checkout, "push", "-q", "origin", "main")
-    return git(project.checkout, "rev-parse", "HEAD")
+    return project.commit_on_remote(
+        {
+            "out": Special("120000", "/tmp"),
+            "in": Special("120000", "docs"),
+            "sub": Special("160000", project.base),
+        }
+    )
 
 
 async def test_ten_thousand_files_are_one_change(project: GitProject) -> None:

@@ -148,22 +148,24 @@ def test_an_address_of_an_allowed_transport_is_used_as_it_is(url: str) -> None:
     assert usable_url(url, directory=Path("/x"), protocols=PROTOCOLS) == url
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "", " https://example.com/r", "ext::sh -c touch% x", "-x", "--upload-pack=touch x",
-        "http://example.com/r.git", "git://example.com/r", "ftp://x/y", "fd::3", "a\nb",
-        "ssh://-oProxyCommand=x/r", "-oProxyCommand=x:r", "git@-x:r", "host:-r", "a\0b",
-    ],
+REFUSED = (
+    "", " https://example.com/r", "ext::sh -c touch% x", "-x", "--upload-pack=touch x",
+    "http://example.com/r.git", "git://example.com/r", "ftp://x/y", "fd::3", "a\nb", "a\0b",
+    "ssh://-oProxyCommand=x/r", "-oProxyCommand=x:r", "git@-x:r", "host:-r",
 )  # fmt: skip
-async def test_an_address_that_could_run_something_is_refused(
-    project: GitProject, url: str
-) -> None:
+
+
+@pytest.mark.parametrize("url", REFUSED)
+def test_an_address_that_could_run_something_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         usable_url(url, directory=Path("/x"), protocols=PROTOCOLS)
-    if url and "\0" not in url:
-        git(project.checkout, "config", "remote.origin.url", url)
-        assert (await refusal(project.checkout)).reason is Reason.PROJECT_HAS_NO_REMOTE
+
+
+async def test_a_remote_with_such_an_address_is_none(project: GitProject) -> None:
+    for url in REFUSED:
+        if url and "\0" not in url:
+            git(project.checkout, "config", "remote.origin.url", url)
+            assert (await refusal(project.checkout)).reason is Reason.PROJECT_HAS_NO_REMOTE
 
 
 async def test_a_password_in_an_address_is_not_shown(project: GitProject) -> None:

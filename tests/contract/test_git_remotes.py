@@ -128,13 +128,15 @@ async def test_a_shallow_checkout_costs_nothing(project: GitProject, tmp_path: P
         await project.again().fetch_commit(local)
     assert failed.value.failure is RepositoryFailure.NOT_FOUND
     assert await project.repository.fetch("main") == later
+    assert await project.repository.contains(later, project.base)
+    git(project.checkout, "push", "-q", "origin", "HEAD:main")
     assert (await project.repository.fetch_commit(local)).parents == (later,)
     assert await project.repository.contains(local, project.base)
 
 
 @pytest.mark.parametrize("branch", ["-x", "--upload-pack=touch x", "a b", "a\x07", "..", ""])
 async def test_a_name_that_is_none_reaches_no_command(project: GitProject, branch: str) -> None:
-    commit = await change(project)
+    commit = project.base
     for call in (
         project.repository.fetch(branch),
         project.repository.remote_branch(branch),

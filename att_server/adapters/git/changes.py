@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 
 from att_server.adapters.git.commits import changed_paths
 from att_server.adapters.git.store import Store
@@ -52,7 +50,7 @@ async def apply(store: Store, cycle_id: str, base: str, change: Change) -> Appli
             await _apply_patch(store, change, env)
         else:
             check_edits(change)
-            entries = await _index_entries(store, base_tree, change, scratch)
+            entries = await _index_entries(store, base_tree, change)
             await store.run("read-tree", base_tree, env=env)
             await store.run("update-index", "-z", "--index-info", env=env, input=entries)
         written = await store.run("write-tree", env=env)
@@ -66,14 +64,12 @@ async def apply(store: Store, cycle_id: str, base: str, change: Change) -> Appli
 # Edits ------------------------------------------------------------------------
 
 
-async def _index_entries(
-    store: Store, base_tree: str, edits: Sequence[FileEdit], scratch: Path
-) -> bytes:
+async def _index_entries(store: Store, base_tree: str, edits: Sequence[FileEdit]) -> bytes:
     """What `update-index --index-info` makes of the edits. Raises EDIT_PATH_INVALID."""
     touched = {path for edit in edits for path in (edit.path, *parents(edit.path))}
     there = await _entries(store, base_tree, touched)
     gone = {edit.path for edit in edits if isinstance(edit, DeleteFile)}
-    blobs = await _written(store, [e for e in edits if isinstance(e, WriteFile)], scratch)
+    blobs = await _written(store, [edit for edit in edits if isinstance(edit, WriteFile)])
     removed, made = [], []
     for edit in edits:
         mode, blob = there.get(edit.path, (_NONE, ""))
@@ -135,22 +131,16 @@ def _portions(paths: Iterable[str]) -> Iterable[list[str]]:
         yield some
 
 
-async def _written(store: Store, edits: Sequence[WriteFile], scratch: Path) -> Mapping[str, str]:
+async def _written(store: Store, edits: Sequence[WriteFile]) -> Mapping[str, str]:
     """The ids of the contents, by path; the contents are in the object store."""
-    names = [f"{scratch / str(number)}\n" for number in range(len(edits))]
-    if not names:
+    if not edits:
         return {}
-    await asyncio.to_thread(_write_contents, edits, scratch)
-    hashed = await store.run(
-        "hash-object", "-w", "--no-filters", "--stdin-paths", input="".join(names).encode()
-    )
-    shas = hashed.output.decode().split()
-    return dict(zip((edit.path for edit in edits), shas, strict=True))
-
-
-def _write_contents(edits: Sequence[WriteFile], scratch: Path) -> None:
-    for number, edit in enumerate(edits):
-        (scratch / str(number)).write_bytes(edit.content)
+    parts = []
+    for mark, edit in enumerate(edits, 1):
+        parts += [b"blob\nmark :%d\ndata %d\n" % (mark, len(edit.content)), edit.content]
+        parts += [b"\nget-mark :%d\n" % mark]
+    told = await store.run("fast-import", "--quiet", input=b"".join(parts))
+    return dict(zip((edit.path for edit in edits), told.output.decode().split(), strict=True))
 
 
 # Patches ----------------------------------------------------------------------

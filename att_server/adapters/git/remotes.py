@@ -22,7 +22,7 @@ _TRIES = 4  # of looking at a branch and fetching what it is at, while it moves
 class Remote:
     """The remote of a project. Its address is told to git through the environment alone."""
 
-    def __init__(self, store: Store, *, url: str, checkout: Path | None) -> None:
+    def __init__(self, store: Store, *, url: str, checkout: Path) -> None:
         """url: as `usable_url` gave it. checkout: where commits may be that are not there."""
         self._store = store
         self._checkout = checkout
@@ -66,13 +66,9 @@ class Remote:
             try:
                 await self._bring(sha, self._config, network=True)
             except RepositoryError as error:
-                if error.failure is not RepositoryFailure.NOT_FOUND or self._checkout is None:
+                if error.failure is not RepositoryFailure.NOT_FOUND:
                     raise
-                local = ((f"remote.{_NAME}.url", str(self._checkout)),)
-                await self._bring(sha, local, network=False)
-                if not await self._store.is_whole(sha):
-                    # A shallow checkout gives only what it has.
-                    raise
+                await self._bring_from_checkout(sha)
         return await self._store.read_commit(sha)
 
     async def push(self, branch: str, commit: str, *, expected: str | None) -> Pushed | Moved:
@@ -115,6 +111,19 @@ class Remote:
         if pushed.code == 0:
             return None
         return pushed.output.decode(errors="replace") + pushed.error
+
+    async def _bring_from_checkout(self, sha: str) -> None:
+        asked = await self._store.git.run(
+            "rev-parse", "--is-shallow-repository", directory=self._checkout
+        )
+        if asked.output.strip() != b"false":
+            # What it gives has no beginning, and would make ours as it is.
+            raise RepositoryError(
+                RepositoryFailure.NOT_FOUND,
+                f"The remote has no commit {sha}, and the checkout is shallow; push the commit.",
+            )
+        local = ((f"remote.{_NAME}.url", str(self._checkout)),)
+        await self._bring(sha, local, network=False)
 
     async def _bring(self, sha: str, config: tuple[tuple[str, str], ...], *, network: bool) -> None:
         await self._store.run(

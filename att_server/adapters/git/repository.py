@@ -31,7 +31,6 @@ from att_server.core.repository import (
     Reverted,
 )
 
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 

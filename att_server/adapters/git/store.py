@@ -130,8 +130,8 @@ class Store:
     async def is_whole(self, sha: str) -> bool:
         """Whether the commit and all it needs are here: a fetch that was killed leaves parts."""
         found = await self.run(
-            "rev-list", "--quiet", "--objects", "--end-of-options", checked_sha(sha),
-            "--not", "--all", accept=(0, 1, 128),
+            "rev-list", "--quiet", "--objects", checked_sha(sha), "--not", "--all",
+            accept=(0, 1, 128),
         )  # fmt: skip
         return found.code == 0
 

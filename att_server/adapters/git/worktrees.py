@@ -146,6 +146,12 @@ async def _differing(store: Store, tree: str, directory: Path) -> Sequence[str]:
     return sorted(set(paths))
 
 
+async def _forget(store: Store, path: Path) -> None:
+    # The directory first: while git knows of it, a kill leaves something to find.
+    await remove(path)
+    await remove(store.path / "worktrees" / path.name)
+
+
 async def _write_files(
     store: Store, tree: str, directory: Path, env: Mapping[str, str], held: int
 ) -> None:

@@ -346,8 +346,7 @@ class ResourceLimits(_message.Message):
     """Bounds the open files of each process, at least 16."""
     processes: _builtins.int
     """Bounds the number of processes of the tree, at least 1. An app above it is
-    killed: `process_limit`; where control groups are delegated, it cannot make
-    more.
+    killed: `process_limit`.
     """
     @_builtins.property
     def cpu_time(self) -> _duration_pb2.Duration:
@@ -423,7 +422,9 @@ class Probe(_message.Message):
 
     @_builtins.property
     def interval(self) -> _duration_pb2.Duration:
-        """Is the time between two checks. Default 1 s, at least 10 ms."""
+        """Is the time between two checks. Default 1 s, at least 10 ms. An app that has
+        not been ready yet is checked more often at first.
+        """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:

@@ -3826,7 +3826,8 @@ class Probe(betterproto2.Message):
         6, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Duration, optional=True
     )
     """
-    Is the time between two checks. Default 1 s, at least 10 ms.
+    Is the time between two checks. Default 1 s, at least 10 ms. An app that has
+    not been ready yet is checked more often at first.
     """
 
     timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -4209,8 +4210,7 @@ class ResourceLimits(betterproto2.Message):
     processes: "int | None" = betterproto2.field(3, betterproto2.TYPE_INT64, optional=True)
     """
     Bounds the number of processes of the tree, at least 1. An app above it is
-    killed: `process_limit`; where control groups are delegated, it cannot make
-    more.
+    killed: `process_limit`.
     """
 
     cpu_time: "datetime.timedelta | None" = betterproto2.field(
