@@ -35,6 +35,13 @@ class LineAssembler:
 
     def feed(self, data: bytes) -> list[Blob]:
         """What became whole with `data`, which may be of any length."""
+        if len(self._rest) + len(data) <= MAX_PAYLOAD_BYTES:
+            # As `room` has it: one blob at most, whose bytes are copied once.
+            end = data.rfind(b"\n") + 1
+            if end:
+                blob = b"".join((self._rest, memoryview(data)[:end]))
+                self._rest = data[end:]
+                return [(blob, 0)]
         text = self._rest + data
         blobs: list[Blob] = []
         start = 0

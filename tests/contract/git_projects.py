@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from att_server.adapters.git import Git, GitRepository, GitSettings
-from att_server.core.repository import Checkout, CommitNote, Identity
+from att_server.core.repository import Checkout, CommitNote, Identity, Repository
 
 CYCLE = "01JD0000000000000000000001"
 OTHER_CYCLE = "01JD0000000000000000000002"
@@ -82,7 +82,7 @@ class GitProject:
     state: Path
     git: Git
     facts: Checkout
-    repository: GitRepository
+    repository: Repository
     base: str
 
     @property
@@ -92,7 +92,7 @@ class GitProject:
             git(self.remote.parent, "clone", "-q", "--no-hardlinks", "remote.git", "checkout")
         return self.facts.directory
 
-    def again(self, **changes: object) -> GitRepository:
+    def again(self, **changes: object) -> Repository:
         """The repository as another server process has it."""
         return GitRepository(Git(settings(**changes)), self.state, self.facts)
 

@@ -22,6 +22,7 @@ from att_server.core.repository import (
     NothingToRevert,
     Pushed,
     Removed,
+    Repository,
     RepositoryError,
     RepositoryFailure,
     Reverted,
@@ -267,7 +268,7 @@ async def test_a_remote_that_hangs_costs_a_deadline_and_no_more(project: GitProj
 
 
 async def merged(
-    repository: GitRepository, project: GitProject, head: str, method: MergeMethod
+    repository: Repository, project: GitProject, head: str, method: MergeMethod
 ) -> Merged | Moved | Conflict:
     return await repository.merge(
         CYCLE, "main", head, expected=project.base, method=method, note=note("Merge")
@@ -347,7 +348,7 @@ async def test_a_base_that_is_gone_has_moved(project: GitProject) -> None:
 
 
 async def reverted(
-    repository: GitRepository, project: GitProject, after: str, words: CommitNote
+    repository: Repository, project: GitProject, after: str, words: CommitNote
 ) -> Reverted | NothingToRevert | Moved | Conflict:
     return await repository.revert(CYCLE, "main", before=project.base, after=after, note=words)
 
