@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+import tempfile
 import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from att_server.adapters.git.symlinks import leads_out
 from att_server.core import edit_paths
 from att_server.core.errors import AttError, Reason
 from att_server.core.repository import (
@@ -273,6 +277,27 @@ async def test_links_that_lead_out_of_the_tree_are_refused(
     text = b"".join(new_file(path, target, "120000") for path, target in links.items())
     refused = await refusal(project, Patch(diff=text))
     assert refused.reason is Reason.EDIT_PATH_INVALID
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "b", "d/a", "d/b", "d/e/a", "d/e/b"]),
+        st.lists(st.sampled_from(["a", "b", "d", "e", "..", "."]), min_size=1, max_size=5).map(
+            "/".join
+        ),
+    )
+)
+def test_a_link_that_is_let_through_ends_below_the_top(links: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        top = os.path.realpath(made)
+        os.makedirs(f"{top}/d/e")
+        for path, target in links.items():
+            os.symlink(target, f"{top}/{path}")
+        for path in links:
+            if not leads_out(path, links):
+                ends = os.path.realpath(f"{top}/{path}")
+                assert ends == top or ends.startswith(f"{top}/")
 
 
 async def test_links_within_the_tree_and_those_of_the_base_are_taken(project: GitProject) -> None:

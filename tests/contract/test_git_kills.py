@@ -16,7 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
-from att_server.core.repository import Merged, MergeMethod, Pushed, RepositoryError
+from att_server.core.repository import (
+    Merged,
+    MergeMethod,
+    Pushed,
+    RepositoryError,
+    RepositoryFailure,
+)
 from tests.contract.git_cycle_process import STEPS
 from tests.contract.git_projects import CYCLE, GitProject, git, make_project, note
 from tests.server_process import PATIENCE
@@ -149,6 +155,42 @@ def test_a_server_that_is_killed_at_every_step_does_everything_once(project: Git
     kept = project.state / "repository.git"
     assert not [path for path in kept.rglob("*.lock") if path.name != "config.lock"]
     assert (project.state / "release" / "app.py").read_text() == "new\n"
+
+
+@pytest.mark.parametrize("lock", ["refs/heads/main.lock", "HEAD.lock"])
+async def test_a_lock_that_a_killed_push_left_in_a_local_remote_is_removed(
+    project: GitProject, lock: str, tmp_path: Path
+) -> None:
+    """Where the hook of a prepared transaction runs, the remote's half holds its locks."""
+    began = tmp_path / "began"
+    hook = project.remote / "hooks" / "reference-transaction"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\n[ $1 = prepared ] || exit 0\ntouch '{began}'\nexec sleep 60\n")
+    hook.chmod(0o755)
+    applied = await project.repository.apply(CYCLE, project.base, [])
+    head = await project.repository.commit(CYCLE, applied.tree, project.base, note())
+    pushing = project.repository.push("main", head, expected=project.base)
+    assert await killed_once(pushing, when=began.exists)
+    hook.unlink()
+    (project.remote / lock).touch()
+    assert (project.remote / "refs/heads/main.lock").exists()
+    pushed = await project.again().push("main", head, expected=project.base)
+    assert pushed == Pushed(commit=head)
+    assert not list(project.remote.rglob("*.lock"))
+
+
+async def test_a_lock_that_somebody_else_holds_in_the_remote_is_respected(
+    project: GitProject,
+) -> None:
+    lock = project.remote / "refs/heads/main.lock"
+    lock.touch()
+    applied = await project.repository.apply(CYCLE, project.base, [])
+    head = await project.repository.commit(CYCLE, applied.tree, project.base, note())
+    for _ in range(2):
+        with pytest.raises(RepositoryError) as failed:
+            await project.repository.push("main", head, expected=project.base)
+        assert failed.value.failure is RepositoryFailure.LOCKED
+        assert lock.exists()
 
 
 async def test_git_killed_at_any_moment_never_spoils_a_cycle(project: GitProject) -> None:

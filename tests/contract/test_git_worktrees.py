@@ -151,9 +151,12 @@ async def test_no_hook_or_filter_of_the_kept_repository_is_run(
     (kept / "hooks").mkdir(exist_ok=True)
     for name in ("post-checkout", "reference-transaction", "post-index-change", "pre-push"):
         (kept / "hooks" / name).symlink_to(program)
-    for key in ("core.fsmonitor", "filter.x.smudge", "filter.x.clean", "merge.x.driver"):
+    for key in (
+        "core.fsmonitor", "filter.x.smudge", "filter.x.clean", "merge.x.driver",
+        "remote.att.uploadpack", "remote.att.receivepack", "remote.att.pushurl", "remote.att.url",
+        "url.ext.insteadOf",
+    ):  # fmt: skip
         git(kept, "config", key, str(program))
-    # The server that began is the one that a spoiled repository is worst for.
     edits = [WriteFile(path="app.py", content=b"new\n")]
     applied = await project.repository.apply(CYCLE, base, edits)
     await project.repository.worktree(CYCLE, base, applied.tree)

@@ -24,6 +24,8 @@ MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 LETS_GO_WITHIN = timedelta(seconds=5)
 """What may pass until the processes of a killed group are gone and their pipes closed."""
+_CLEANS_UP_WITHIN = timedelta(seconds=0.5)
+_LOOKS_EVERY = 0.01  # seconds; nothing tells of the end of a grandchild
 
 _CONFIG = (
     ("core.hooksPath", "/dev/null"),
@@ -43,6 +45,8 @@ _CONFIG = (
     ("core.safecrlf", "false"),
     ("core.packedGitLimit", "256m"),  # maps of packs count in a limited address space
     ("core.packedGitWindowSize", "32m"),
+    ("core.fsync", "objects,derived-metadata,reference"),  # what a journal goes on from
+    ("fetch.unpackLimit", "1"),  # one pack is synchronized faster than its objects
     ("protocol.ext.allow", "never"),
     ("gc.auto", "0"),
     ("gc.autoDetach", "false"),
@@ -312,8 +316,19 @@ def _standard_input(content: bytes) -> Iterator[int]:
 
 
 async def _end_group(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """Asks the group to end, which lets git remove its locks, and then kills it."""
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLEANS_UP_WITHIN.total_seconds()):
+                while True:
+                    os.killpg(process.pid, 0)
+                    await asyncio.sleep(_LOOKS_EVERY)
+    except ProcessLookupError:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LETS_GO_WITHIN.total_seconds()):
             await process.wait()

@@ -17,13 +17,16 @@ _LOOKS_EVERY = 0.02  # seconds; other processes hold it too, so nothing tells of
 
 @asynccontextmanager
 async def locked(path: Path, *, within: timedelta) -> AsyncIterator[int]:
-    """Holds the lock file `path`; yields the descriptor to give to commands.
+    """Holds the lock file or directory `path`; yields the descriptor to give to commands.
 
     It is free again when this process let go of it and every command that got
     the descriptor has ended: whoever has it next meets no writer that a killed
     server left. Raises RepositoryError LOCKED.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if path.is_dir():
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    else:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             async with asyncio.timeout(within.total_seconds()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from att_server.adapters.git.remote_locks import intended_push
 from att_server.adapters.git.store import FETCHED, Store, branch_ref, checked_sha
 from att_server.core.repository import (
     Commit,
@@ -26,6 +27,7 @@ class Remote:
         """url: as `usable_url` gave it. checkout: where commits may be that are not there."""
         self._store = store
         self._checkout = checkout
+        self._url = url
         self._config = ((f"remote.{_NAME}.url", url),)
 
     async def branch(self, branch: str) -> str | None:
@@ -102,15 +104,18 @@ class Remote:
         """
         name = branch_ref(branch)
         lease = "" if expected is None else checked_sha(expected)
-        pushed = await self._store.run(
-            "push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags",
-            "--no-recurse-submodules", f"--force-with-lease={name}:{lease}",
-            "--end-of-options", _NAME, f"{new}:{name}",
-            config=self._config, network=True, accept=(0, 1),
-        )  # fmt: skip
-        if pushed.code == 0:
-            return None
-        return pushed.output.decode(errors="replace") + pushed.error
+        await self._store.open()
+        async with intended_push(self._store.work, self._url, name) as intent:
+            pushed = await self._store.run(
+                "push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags",
+                "--no-recurse-submodules", f"--force-with-lease={name}:{lease}",
+                "--end-of-options", _NAME, f"{new}:{name}",
+                config=self._config, network=True, holding=intent.descriptor, accept=(0, 1),
+            )  # fmt: skip
+            said = pushed.output.decode(errors="replace") + pushed.error
+            if "[remote failure]" not in said:
+                intent.answered()
+        return None if pushed.code == 0 else said
 
     async def _bring_from_checkout(self, sha: str) -> None:
         asked = await self._store.git.run(

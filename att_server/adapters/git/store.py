@@ -57,7 +57,6 @@ class Store:
         self.path = root / "repository.git"
         self.work = root / "work"
         self.object_format = object_format
-        self._opened = False
 
     async def run(
         self,
@@ -92,24 +91,27 @@ class Store:
         return (await self.run(*arguments, input=input)).output.decode().strip()
 
     async def open(self) -> None:
-        """Makes the repository, or gives it back the settings it has to have."""
-        if self._opened:
+        """Makes the repository, or gives it back the settings it has to have.
+
+        Tests run in its worktrees, so it may have other ones at any time.
+        """
+        config = self.path / "config", _CONFIG.format(object_format=self.object_format)
+        attributes = self.path / "info" / "attributes", _ATTRIBUTES
+        if _holds(*config) and _holds(*attributes):
             return
         for directory in (self.path.parent, self.work):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        attributes = self.path / "info" / "attributes"
         async with locked(self.work / ".open.lock", within=_WAITS_FOR_REFS) as held:
             # Written last, so they say that it was made; making it once more
             # would disturb whoever uses it.
-            if not _holds(attributes, _ATTRIBUTES):
+            if not _holds(*attributes):
                 await self.git.run(
                     "init", "--quiet", "--bare", "--template=",
                     f"--object-format={self.object_format}", "--", str(self.path),
                     directory=self.work, holding=held,
                 )  # fmt: skip
-            _keep(self.path / "config", _CONFIG.format(object_format=self.object_format))
-            _keep(attributes, _ATTRIBUTES)
-        self._opened = True
+            _keep(*config)
+            _keep(*attributes)
 
     # Objects ------------------------------------------------------------------
 
