@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import ProbeResult, Project, RunSpec, RunStatus, RuntimeState
@@ -231,11 +231,12 @@ def not_known_to_run(project_id: str) -> AttError:
 
 def stopped_but_not_stored(project_id: str, error: AttError) -> AttError:
     """The error for a stop that was done, though `error` kept it from being stored."""
+    facts: dict[str, Any] = dict(error.metadata)
     return AttError(
         error.reason,
         f"The app of {project_id!r} is stopped, but that could not be stored, and the next "
         f"server would start it again. {error.message}",
-        **error.metadata,
+        **facts,
     )
 
 

@@ -226,7 +226,9 @@ asyncio.run(runner.run(command, directory=Path("/"), env=env, timeout=timedelta(
 
 async def test_after_hundreds_of_commands_nothing_is_left(commands: Commands) -> None:
     assert (await commands.run("true")).exit_code == 0
-    before = files(os.getpid()), files(commands.zygote.pid)
+    zygote = commands.zygote.pid
+    await until(lambda: len(children(zygote)) == 1, "the process for the next command")
+    before = files(os.getpid()), files(zygote)
     for number in range(50):
         together = (
             commands.sh(f"exit {number}"),
@@ -238,10 +240,10 @@ async def test_after_hundreds_of_commands_nothing_is_left(commands: Commands) ->
         assert [r.exit_code for r in results] == [number, None, None, None]
         assert [r.signal for r in results] == [None, 15, None, None]
         assert [r.timed_out for r in results] == [False, False, False, True]
-    assert (files(os.getpid()), files(commands.zygote.pid)) == before
+    # Between a command and the process for the next one it has fewer, or more.
+    await until(lambda: (files(os.getpid()), files(zygote)) == before, "all files closed")
     assert not commands.left()
     # All but the one that waits for the next.
-    zygote = commands.zygote.pid
     await until(lambda: len(children(zygote)) == 1, "no process of a command, nor a zombie")
 
 
