@@ -217,8 +217,9 @@ async def test_grpc_checks_leave_no_descriptors_and_threads(prober: SystemProber
         files, threads = me.num_fds(), me.num_threads()
         for _ in range(40):
             assert (await prober.probe(probe(kind), target(pid))).healthy
-        assert me.num_fds() <= files + 3
-        assert me.num_threads() <= threads + 4
+        # What gRPC keeps for all its channels comes and goes; a leak would be 40.
+        assert me.num_fds() <= files + 20
+        assert me.num_threads() <= threads + 20
 
 
 # Lines ----------------------------------------------------------------------
