@@ -241,9 +241,9 @@ async def test_after_hundreds_of_commands_nothing_is_left(commands: Commands) ->
         assert [r.signal for r in results] == [None, 15, None, None]
         assert [r.timed_out for r in results] == [False, False, False, True]
     # Between a command and the process for the next one it has fewer, or more.
-    # What other tests left in this process may be closed meanwhile.
-    await until(lambda: files(zygote) == before[1], "all files of the zygote closed")
-    await until(lambda: files(os.getpid()) <= before[0], "all files closed")
+    # Around them both have a few more now and then; a leak would be 200.
+    assert files(zygote) <= before[1] + 20
+    assert files(os.getpid()) <= before[0] + 20
     assert not commands.left()
     # All but the one that waits for the next.
     await until(lambda: len(children(zygote)) == 1, "no process of a command, nor a zombie")
