@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import textwrap
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import att_client
@@ -23,6 +24,13 @@ if first:
     with open(sys.argv[1]) as lock:
         os.kill(json.load(lock)["pid"], signal.SIGKILL)
 """
+
+
+def noted(database: Path) -> int:
+    """The number of the first event that may have to be told yet."""
+    with closing(sqlite3.connect(database)) as connection:
+        row = connection.execute("SELECT value FROM meta WHERE name = 'notified'").fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def lines(path: Path) -> list[str]:
@@ -64,7 +72,9 @@ async def test_a_failure_is_told_again_when_the_server_was_killed_before_it_note
         assert first == second
         assert "runtime.failed" in first
 
-        # It is told now, so no later server tells it.
+        # It is told once that is noted, and then no later server tells it.
+        sequence = int(first.split()[0])
+        wait_until(lambda: noted(tmp_path / "s" / "att.db") > sequence, "the note of it")
         assert server.terminate() == 0
         server.start()
         async with att_client.connect(server.target) as att:
