@@ -8,11 +8,22 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Compiled once, not at each of the thousands of starts of a process in the tests.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := python -m pytest
-WORKERS ?= 2
+# Tests wait for other processes more than they compute: two workers for each processor.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+PARALLEL := -n $(WORKERS) --dist worksteal --durations 20
+CHECK_MCP := python -m tests.mcp.conformance --cache .cache/check-mcp
 SEED ?= 1
 SECONDS_OF_STORM ?= 60
-LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes \
+SECONDS_OF_FUZZ ?= 120
+CYCLES_OF_STORM ?= 300
+CYCLES_OF_OWN_STORM ?= 20
+BENCH ?=
+# Extras stay in the lock: pip takes `coverage==1` for no pin of `coverage[toml]`, and fails
+# on the day a newer release appears.
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-header --quiet
 
 .PHONY: help
@@ -31,6 +42,14 @@ demo: venv ## shows ATT at work: an app, its log, and a server that is killed
 demo-nat: venv ## shows a real NAT server under ATT; installs NAT into .cache the first time
 	@python -m tests.nat.demo --cache .cache/demo-nat
 
+.PHONY: check-mcp
+check-mcp: venv ## checks the bridge by the protocol's conformance suite and inspector
+	@$(CHECK_MCP)
+
+.PHONY: demo-self
+demo-self: venv ## shows ATT releasing itself: one good change, three bad ones, an app that goes on
+	@python -m tests.own.demo
+
 .PHONY: check
 check: venv node ## runs every gate, as CI does
 	@step() { printf '\n== %s\n' "$$*"; "$$@"; }
@@ -42,17 +61,24 @@ check: venv node ## runs every gate, as CI does
 	step ruff check .
 	step mypy
 	step lint-imports
-	step $(PYTEST) -n $(WORKERS) --cov --cov-report=term:skip-covered
+	step $(CHECK_MCP)
+	step .ci/audit || (( $$? == 3 ))
+	tests="--cov --cov-report=term:skip-covered"
 	verdict="Python 3.13 NOT FOUND"
 	if .ci/python 3.13 > /dev/null; then
 		.ci/venv .venv-3.13 3.13
-		export PATH="$(CURDIR)/.venv-3.13/bin:$$PATH"
-		# Whole processes, started and killed, take most of the time; what they are made
-		# of is tested on both.
-		step $(PYTEST) -n $(WORKERS) $(addprefix --ignore=tests/,cli compat e2e examples faults storm)
+		# All of it on 3.13, where it costs next to nothing to see what is covered; on 3.11 the
+		# rules, the wire, the SDK, the supervisor, and all of them together from end to end.
+		PATH="$(CURDIR)/.venv-3.13/bin:$$PATH" COVERAGE_CORE=sysmon step $(PYTEST) $(PARALLEL) $$tests
 		verdict="Python 3.13 TESTED"
+		tests="$(addprefix tests/,core rpc client supervisor e2e)"
 	fi
+	step $(PYTEST) $(PARALLEL) $$tests
 	echo "Python 3.11 TESTED, $$verdict"
+
+.PHONY: audit
+audit: venv ## asks whether a locked dependency is known to be vulnerable
+	@.ci/audit
 
 .PHONY: check-generated
 check-generated: venv ## says whether the generated code is current
@@ -62,13 +88,55 @@ check-generated: venv ## says whether the generated code is current
 check-faults-long: venv ## runs the fault tests with 100 kills each instead of 10
 	@$(PYTEST) tests/faults --kills 100 --timeout 1800
 
+.PHONY: check-properties
+check-properties: venv ## looks for examples that break a property, other ones each time
+	@$(PYTEST) $(PARALLEL) --hypothesis-profile explore --timeout 1800 \
+		$$(grep -rlE '^from hypothesis|^import hypothesis' tests --include='test_*.py')
+
+.PHONY: check-compat
+check-compat: venv ## runs earlier releases and this one over one state directory: BASE=v0.2.0
+	@base="$${BASE:-$$(.ci/previous)}"
+	kept=$$(cd tests/compat && ls release-*.tar.xz | sed 's/^release-//; s/\.tar\.xz$$//')
+	printf 'by turns with this release: %s\n' $$kept $$base
+	$(PYTEST) tests/compat -n $(WORKERS) $$(printf -- '--previous %s ' $$kept $$base)
+
+.PHONY: check-github
+check-github: venv ## sends every request to GitHub to a server made of its own description
+	@python -m tests.github.prism --cache .cache/check-github
+
+.PHONY: github-openapi
+github-openapi: venv ## cuts that description anew, from the newest npm package
+	@npm install --prefix .cache/github-openapi --no-package-lock --no-audit --no-fund --loglevel=error \
+		@octokit/openapi@latest
+	python -m tests.github.subset \
+		.cache/github-openapi/node_modules/@octokit/openapi/generated/api.github.com.json
+
 .PHONY: storm-runtime
 storm-runtime: venv ## kills apps, supervisors and the server at random for a minute: SEED=1
 	@python -m tests.storm.runtime --seconds $(SECONDS_OF_STORM) --seed $(SEED)
 
+.PHONY: storm-cycles
+storm-cycles: venv ## releases 300 changes while everything is killed or away, and counts: SEED=1
+	@python -m tests.storm.cycles --cycles $(CYCLES_OF_STORM) --seed $(SEED)
+	python -m tests.storm.outages --seed $(SEED)
+	python -m tests.github.storm --seed $(SEED)
+
+.PHONY: storm-self
+storm-self: venv ## has ATT release itself 20 times, half of it bad, while server and launcher are killed
+	@python -m tests.own.storm --cycles $(CYCLES_OF_OWN_STORM) --seed $(SEED)
+
+.PHONY: fuzz
+fuzz: venv ## calls every rpc with hostile and valid requests by all kinds of callers: SEED=1
+	@python -m tests.fuzz.campaign --seconds $(SECONDS_OF_FUZZ) --seed $(SEED)
+	$(PYTEST) -q tests/fuzz/test_http2.py
+
+.PHONY: soak-logs
+soak-logs: venv ## writes, trims and follows logs while everything is killed, and counts: SEED=1
+	@python -m tests.storm.logs --seconds $(SECONDS_OF_STORM) --seed $(SEED)
+
 .PHONY: test
 test: venv node ## runs the tests on Python 3.11
-	@$(PYTEST) -n $(WORKERS)
+	@$(PYTEST) $(PARALLEL)
 
 .PHONY: fmt
 fmt: venv ## formats protos and code, and mends what ruff can
@@ -84,11 +152,25 @@ generate: venv ## generates both sides of the contract
 .PHONY: lock
 lock: venv ## locks the newest allowed versions in requirements/*.txt
 	@$(LOCK) --upgrade pyproject.toml --all-extras requirements/dev.in --output-file requirements/dev.txt
-	$(LOCK) --upgrade requirements/bench.in --constraint requirements/dev.txt --output-file requirements/bench.txt
+	$(LOCK) pyproject.toml --extra server requirements/release.in --constraint requirements/dev.txt --output-file requirements/release.txt
+	$(LOCK) --upgrade requirements/audit.in --output-file requirements/audit.txt
+	for what in plots supervisord jetstream; do
+		$(LOCK) --upgrade requirements/bench-$$what.in --output-file requirements/bench-$$what.txt
+	done
 
 .PHONY: bench-quick
 bench-quick: venv ## measures capture, follow and read-back against cat and tail, in minutes
 	@python -m benchmarks
+
+.PHONY: bench
+bench: venv ## measures ATT by turns with cat, supervisord, pm2 and JetStream, for an hour
+	@python -m benchmarks.peers .cache/bench
+	python -m benchmarks --peers .cache/bench --title peers $(BENCH)
+
+.PHONY: bench-scale
+bench-scale: venv ## measures how cost grows with lines, followers, projects and history
+	@python -m benchmarks.peers .cache/bench
+	python -m benchmarks.scale --peers .cache/bench $(BENCH)
 
 .PHONY: example-repo
 example-repo: venv ## makes a git repository with a bare remote from the example app: DIR=...

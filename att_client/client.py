@@ -7,6 +7,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from att_client.bootstrap import Bootstrap
+from att_client.code import Code
 from att_client.config import ARGUMENT, Config
 from att_client.errors import DeadlineExceededError, NotReachableError, UnavailableError
 from att_client.events import Events
@@ -15,6 +17,11 @@ from att_client.projects import Projects
 from att_client.runtimes import Runtimes
 from att_client.server import Server
 from att_client.transport import Transport
+
+TLS_HINT = (
+    "Over TLS the server's certificate must name this host and be signed by one of ATT_CA_FILE, "
+    "and a server that asks for a certificate wants ATT_CERT_FILE and ATT_KEY_FILE."
+)
 
 _CONNECT_TIMEOUT = timedelta(seconds=10)
 
@@ -49,10 +56,12 @@ class Client:
     def __init__(self, config: Config, *, lazy: bool = False) -> None:
         self._config = config
         self._lazy = lazy
-        self._transport = Transport(config.target)
+        self._transport = Transport(config)
         self.projects = Projects(self._transport, config.timeout)
         self.runtimes = Runtimes(self._transport, config.timeout)
         self.logs = Logs(self._transport, config.timeout)
+        self.bootstrap = Bootstrap(self._transport, config.timeout)
+        self.code = Code(self._transport, config.timeout)
         self.events = Events(self._transport, config.timeout)
         self.server = Server(self._transport, config.timeout)
 
@@ -90,9 +99,14 @@ class Client:
         except (UnavailableError, DeadlineExceededError) as error:
             if error.reason:
                 raise
+            # The one end of a handshake that failed knows only that it did.
+            hint, cause = "", {}
+            if self._config.address.encrypted:
+                cause = {"cause": error.message}
+                hint = f" {error.message} {TLS_HINT}"
             raise NotReachableError(
                 f"No ATT server answers at {self._config.target} (from {self._config.source}). "
-                "Start one with `att serve`, or name another with ATT_TARGET.",
+                f"Start one with `att serve`, or name another with ATT_TARGET.{hint}",
                 code=error.code,
-                metadata={"target": self._config.target, "source": self._config.source},
+                metadata={"target": self._config.target, "source": self._config.source} | cause,
             ) from error

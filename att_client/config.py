@@ -2,10 +2,15 @@
 
 | variable          | meaning                                       | default              |
 | ----------------- | --------------------------------------------- | -------------------- |
-| `ATT_TARGET`      | the server, as `unix:/path/att.sock`          | the state directory  |
+| `ATT_TARGET`      | the server; see `att_client.targets`          | the state directory  |
 | `ATT_STATE_DIR`   | the state directory, with `att.sock` in it    | `$XDG_STATE_HOME/att` |
 | `XDG_STATE_HOME`  | where programs keep state                     | `~/.local/state`     |
 | `ATT_TIMEOUT`     | seconds that a call may take, such as `2.5`   | `30`                 |
+| `ATT_TOKEN`       | the token that says who calls                 | none: the local user |
+| `ATT_TOKEN_FILE`  | a file that holds it, instead                 | none                 |
+| `ATT_CA_FILE`     | who signs the certificates of servers, as PEM | the public CAs       |
+| `ATT_CERT_FILE`   | this client's own certificate, as PEM         | none                 |
+| `ATT_KEY_FILE`    | its key, as PEM                               | none                 |
 
 No other module reads the environment. A variable that is empty is not set.
 """
@@ -14,19 +19,22 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from att_client.errors import ConfigInvalidError
+from att_client.targets import Address, TargetInvalid, parse
 
 ARGUMENT = "the argument `target`"
 
-# sun_path of a unix socket address, without the closing NUL.
-_LONGEST_SOCKET_PATH = 107
 _LONGEST_TIMEOUT = timedelta(days=1)
+_LONGEST_TOKEN_FILE = 4096
+# What gRPC takes in a header, less spaces.
+_TOKEN = re.compile(r"[!-~]{1,1024}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +42,7 @@ class Config:
     """Everything that a client can be told. Raises ConfigInvalidError."""
 
     target: str
-    """The server: `unix:` and the absolute path of its socket, at most 107 bytes."""
+    """The server: `unix:/path`, `HOST:PORT` for TLS, `tcp:127.0.0.1:PORT` for clear text."""
 
     source: str = "the config"
     """What named the target, for error messages: an argument or a variable."""
@@ -43,24 +51,48 @@ class Config:
     """Bounds every call but streams, and is added to the wait that a start, stop
     or restart asks for. Up to a day."""
 
+    token: str = field(default="", repr=False)
+    """Says who calls, as `att token create` showed it. Empty: the socket's own user."""
+
+    ca_file: Path | None = None
+    """Who signs the certificate of a server over TLS, as PEM. None: the public CAs."""
+
+    cert_file: Path | None = None
+    """The certificate that this client shows a server over TLS, as PEM. None: none."""
+
+    key_file: Path | None = None
+    """The key of `cert_file`, as PEM."""
+
     def __post_init__(self) -> None:
-        path = self.target.removeprefix("unix:")
-        # gRPC takes what follows a comma for another address.
-        if path == self.target or not path.startswith("/") or "\0" in path or "," in path:
+        if not self.address.encrypted and not self.address.socket and self.token:
             raise ConfigInvalidError(
-                f"The target {self.target!r} (from {self.source}) is not `unix:` and an absolute "
-                "path without a comma, such as unix:/run/att/att.sock. Other transports are not "
-                "offered yet."
+                f"The target {self.target!r} (from {self.source}) is reached in clear text, and a "
+                "token is not sent so: whoever has the port would have the token. Serve it with "
+                "TLS and name it without `tcp:`, or use the socket."
             )
-        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+        if (self.cert_file is None) != (self.key_file is None):
             raise ConfigInvalidError(
-                f"The socket path {path!r} (from {self.source}) has more than "
-                f"{_LONGEST_SOCKET_PATH} bytes. Use a shorter state directory."
+                "A certificate and its key go together: set both ATT_CERT_FILE and ATT_KEY_FILE."
             )
         if not timedelta(0) < self.timeout <= _LONGEST_TIMEOUT:
             raise ConfigInvalidError(
                 f"The timeout of {self.timeout.total_seconds()} s is not above 0 and at most a day."
             )
+        if self.token and not _TOKEN.fullmatch(self.token):
+            raise ConfigInvalidError(
+                "The token is not one word of ASCII characters. Give it as `att token create` "
+                "showed it, whole and without quotes."
+            )
+
+    @property
+    def address(self) -> Address:
+        """Where the target is."""
+        try:
+            return parse(self.target)
+        except TargetInvalid as error:
+            raise ConfigInvalidError(
+                f"The target {self.target!r} (from {self.source}) {error}"
+            ) from error
 
     @classmethod
     def from_env(
@@ -72,13 +104,21 @@ class Config:
         target: wins over the environment's.
         """
         env = os.environ if environ is None else environ
-        timeout = _timeout(env)
-        if target is not None:
-            return cls(target=target, source=ARGUMENT, timeout=timeout)
-        if named := env.get("ATT_TARGET"):
-            return cls(target=named, source="ATT_TARGET", timeout=timeout)
-        directory, source = _state_dir(env)
-        return cls(target=f"unix:{directory}/att.sock", source=source, timeout=timeout)
+        source = ARGUMENT
+        if target is None:
+            target, source = env.get("ATT_TARGET", ""), "ATT_TARGET"
+            if not target:
+                directory, source = _state_dir(env)
+                target = f"unix:{directory}/att.sock"
+        return cls(
+            target=target,
+            source=source,
+            timeout=_timeout(env),
+            token=_token(env),
+            ca_file=_path(env, "ATT_CA_FILE"),
+            cert_file=_path(env, "ATT_CERT_FILE"),
+            key_file=_path(env, "ATT_KEY_FILE"),
+        )
 
 
 def _state_dir(env: Mapping[str, str]) -> tuple[Path, str]:
@@ -89,6 +129,38 @@ def _state_dir(env: Mapping[str, str]) -> tuple[Path, str]:
         return Path(state_home, "att"), "XDG_STATE_HOME"
     home = env.get("HOME") or "~"
     return Path(home).expanduser() / ".local/state/att", "the default state directory"
+
+
+def _path(env: Mapping[str, str], name: str) -> Path | None:
+    return Path(env[name]).expanduser() if env.get(name) else None
+
+
+def _token(env: Mapping[str, str]) -> str:
+    """No error of it holds what was found, which may be a secret."""
+    token, path = env.get("ATT_TOKEN", ""), env.get("ATT_TOKEN_FILE", "")
+    if token and path:
+        raise ConfigInvalidError("ATT_TOKEN and ATT_TOKEN_FILE are both set. Unset one of them.")
+    if not path:
+        return token
+    try:
+        with Path(path).open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(_LONGEST_TOKEN_FILE + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no path"
+        raise ConfigInvalidError(
+            f"The file {path!r} (from ATT_TOKEN_FILE) cannot be read: {why}."
+        ) from error
+    if mode & 0o007:
+        raise ConfigInvalidError(
+            f"Every user may use the file {path!r} (from ATT_TOKEN_FILE), which holds a token: "
+            "`chmod 600` it."
+        )
+    if len(content) > _LONGEST_TOKEN_FILE or not content.strip():
+        raise ConfigInvalidError(
+            f"The file {path!r} (from ATT_TOKEN_FILE) does not hold one token and nothing else."
+        )
+    return content.decode("ascii", "replace").strip()
 
 
 def _timeout(env: Mapping[str, str]) -> timedelta:

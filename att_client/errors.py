@@ -13,7 +13,10 @@ adds arrives as the class of its status code, with `reason` set.
     ├── NotFoundError
     │   ├── ProjectNotFoundError           PROJECT_NOT_FOUND
     │   ├── CycleNotFoundError             CYCLE_NOT_FOUND
-    │   └── ReleaseNotFoundError           RELEASE_NOT_FOUND
+    │   ├── ReleaseNotFoundError           RELEASE_NOT_FOUND
+    │   ├── RevisionNotFoundError          REVISION_NOT_FOUND
+    │   ├── CodeFileNotFoundError          FILE_NOT_FOUND
+    │   └── TestReportNotFoundError        TEST_REPORT_NOT_FOUND
     ├── AlreadyExistsError
     │   └── ProjectSpecConflictError       PROJECT_SPEC_CONFLICT
     ├── AbortedError
@@ -31,6 +34,7 @@ adds arrives as the class of its status code, with `reason` set.
     │   ├── CommandMissingError            COMMAND_MISSING
     │   ├── ProjectNotRepositoryRootError  PROJECT_NOT_REPOSITORY_ROOT
     │   ├── ProjectHasNoRemoteError        PROJECT_HAS_NO_REMOTE
+    │   ├── ProjectIsServerError           PROJECT_IS_SERVER
     │   ├── CycleAlreadyRunningError       CYCLE_ALREADY_RUNNING
     │   ├── CycleNotAwaitingDecisionError  CYCLE_NOT_AWAITING_DECISION
     │   ├── ApprovalStaleError             APPROVAL_STALE
@@ -39,10 +43,12 @@ adds arrives as the class of its status code, with `reason` set.
     │   ├── ProjectInSafeModeError         PROJECT_IN_SAFE_MODE
     │   ├── ProjectFrozenError             PROJECT_FROZEN
     │   ├── BaseContainsBadChangeError     BASE_CONTAINS_BAD_CHANGE
-    │   └── PatchDoesNotApplyError         PATCH_DOES_NOT_APPLY
+    │   ├── PatchDoesNotApplyError         PATCH_DOES_NOT_APPLY
+    │   └── ReleaseMarkedBadError          RELEASE_MARKED_BAD
     ├── UnauthenticatedError               UNAUTHENTICATED
     ├── PermissionDeniedError              PERMISSION_DENIED
-    │   └── ProjectPathNotAllowedError     PROJECT_PATH_NOT_ALLOWED
+    │   ├── ProjectPathNotAllowedError     PROJECT_PATH_NOT_ALLOWED
+    │   └── DecidedByRequesterError        DECIDED_BY_REQUESTER
     ├── ResourceExhaustedError
     │   ├── RateLimitedError               RATE_LIMITED
     │   └── StorageFullError               STORAGE_FULL
@@ -54,6 +60,9 @@ adds arrives as the class of its status code, with `reason` set.
     │   ├── SupervisorUnreachableError     SUPERVISOR_UNREACHABLE
     │   ├── AuditUnavailableError          AUDIT_UNAVAILABLE
     │   ├── ShuttingDownError              SHUTTING_DOWN
+    │   ├── StreamStalledError             STREAM_STALLED
+    │   ├── NoWorkingReleaseError          NO_WORKING_RELEASE
+    │   ├── RepositoryUnavailableError     REPOSITORY_UNAVAILABLE
     │   └── NotReachableError              connect: no server answers
     ├── InternalError                      INTERNAL
     ├── DataLossError
@@ -235,6 +244,20 @@ class ReleaseNotFoundError(NotFoundError, reason=ErrorReason.RELEASE_NOT_FOUND):
     """No release of the project has this id."""
 
 
+class RevisionNotFoundError(NotFoundError, reason=ErrorReason.REVISION_NOT_FOUND):
+    """The project's repository knows no such commit, branch or tag."""
+
+
+class CodeFileNotFoundError(NotFoundError, reason=ErrorReason.FILE_NOT_FOUND):
+    """The tree holds no such file."""
+
+
+class TestReportNotFoundError(NotFoundError, reason=ErrorReason.TEST_REPORT_NOT_FOUND):
+    """No tests were run in this cycle, or in any."""
+
+    __test__: ClassVar[bool] = False  # Not one of pytest's.
+
+
 class ProjectSpecConflictError(AlreadyExistsError, reason=ErrorReason.PROJECT_SPEC_CONFLICT):
     """A project with this id and another specification exists."""
 
@@ -289,6 +312,10 @@ class ProjectHasNoRemoteError(FailedPreconditionError, reason=ErrorReason.PROJEC
     """The project's repository has no remote."""
 
 
+class ProjectIsServerError(FailedPreconditionError, reason=ErrorReason.PROJECT_IS_SERVER):
+    """The project is the server itself, which no call starts, stops or deletes."""
+
+
 class CycleAlreadyRunningError(FailedPreconditionError, reason=ErrorReason.CYCLE_ALREADY_RUNNING):
     """The project already has a cycle that has not ended."""
 
@@ -329,10 +356,18 @@ class PatchDoesNotApplyError(FailedPreconditionError, reason=ErrorReason.PATCH_D
     """The patch does not apply to the base commit."""
 
 
+class ReleaseMarkedBadError(FailedPreconditionError, reason=ErrorReason.RELEASE_MARKED_BAD):
+    """A release with the same files is BAD and is not deployed again; an admin may override it."""
+
+
 class ProjectPathNotAllowedError(
     PermissionDeniedError, reason=ErrorReason.PROJECT_PATH_NOT_ALLOWED
 ):
     """The path lies outside the roots that the server's settings allow."""
+
+
+class DecidedByRequesterError(PermissionDeniedError, reason=ErrorReason.DECIDED_BY_REQUESTER):
+    """Who asked for a cycle cannot decide on it; another principal has to."""
 
 
 class RateLimitedError(ResourceExhaustedError, reason=ErrorReason.RATE_LIMITED):
@@ -361,6 +396,18 @@ class AuditUnavailableError(UnavailableError, reason=ErrorReason.AUDIT_UNAVAILAB
 
 class ShuttingDownError(UnavailableError, reason=ErrorReason.SHUTTING_DOWN):
     """The server is shutting down; call again."""
+
+
+class StreamStalledError(UnavailableError, reason=ErrorReason.STREAM_STALLED):
+    """The stream was not read for 30 s; it goes on at its last cursor."""
+
+
+class NoWorkingReleaseError(UnavailableError, reason=ErrorReason.NO_WORKING_RELEASE):
+    """No release of ATT itself starts; its launcher says why, and tries again."""
+
+
+class RepositoryUnavailableError(UnavailableError, reason=ErrorReason.REPOSITORY_UNAVAILABLE):
+    """The project's remote or repository cannot be used now; `failure` in the metadata says why."""
 
 
 # Found on this side

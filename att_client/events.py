@@ -13,11 +13,10 @@ from att_client._proto.att.v1 import (
     WatchEventsRequest,
     WatchEventsResponse,
 )
+from att_client.decode import decoder
 from att_client.errors import ClosedError, ProtocolError
 from att_client.resume import ResumingStream
-from att_client.transport import Transport
-
-_SERVICE = "/att.v1.EventService/"
+from att_client.transport import Service, Transport
 
 
 class Events:
@@ -25,7 +24,7 @@ class Events:
 
     def __init__(self, transport: Transport, timeout: timedelta) -> None:
         self._transport = transport
-        self._timeout = timeout
+        self._service = Service(transport, "EventService", timeout)
 
     async def list(
         self,
@@ -33,6 +32,7 @@ class Events:
         project_id: str = "",
         cycle_id: str = "",
         event_types: Sequence[str] = (),
+        audit: bool = False,
         cursor: int = 0,
         page_size: int = 0,
         tail: bool = False,
@@ -41,18 +41,17 @@ class Events:
 
         project_id, cycle_id, event_types: select events; empty selects all.
             `project.` selects every type that begins so.
+        audit: the audit records of calls, which are left out otherwise.
         page_size: 1 to 1,000, 0 is 50. tail: the last ones instead.
         """
-        return await self._transport.unary(
-            _SERVICE + "ListEvents",
+        return await self._service.call(
             ListEventsRequest(
-                filter=_filter(project_id, cycle_id, event_types),
+                filter=_filter(project_id, cycle_id, event_types, audit),
                 cursor=cursor,
                 page_size=page_size,
                 tail=tail,
             ),
-            ListEventsResponse.parse,
-            self._timeout,
+            ListEventsResponse,
         )
 
     def watch(
@@ -61,6 +60,7 @@ class Events:
         project_id: str = "",
         cycle_id: str = "",
         event_types: Sequence[str] = (),
+        audit: bool = False,
         cursor: int | None = None,
         progress_interval: timedelta | None = None,
         max_elapsed: timedelta | None = None,
@@ -72,7 +72,7 @@ class Events:
         return EventWatch(
             self._transport,
             WatchEventsRequest(
-                filter=_filter(project_id, cycle_id, event_types),
+                filter=_filter(project_id, cycle_id, event_types, audit),
                 cursor=cursor,
                 progress_interval=progress_interval,
             ),
@@ -156,9 +156,9 @@ class _EventLoop:
         self._events: Iterator[Event] = iter(())
         self.stream = ResumingStream(
             transport,
-            _SERVICE + "WatchEvents",
+            "/att.v1.EventService/WatchEvents",
             request=self._position.request,
-            parse=WatchEventsResponse.parse,
+            parse=decoder(WatchEventsResponse),
             progress_interval=asked.progress_interval,
             max_elapsed=max_elapsed,
         )
@@ -187,7 +187,9 @@ def _given(watch: EventWatch, message: WatchEventsResponse) -> Iterator[Event]:
     watch.cursor = message.cursor
 
 
-def _filter(project_id: str, cycle_id: str, event_types: Sequence[str]) -> EventFilter:
+def _filter(project_id: str, cycle_id: str, event_types: Sequence[str], audit: bool) -> EventFilter:
     if isinstance(event_types, str):
         raise TypeError("`event_types` is a list of types.")
-    return EventFilter(project_id=project_id, cycle_id=cycle_id, event_types=[*event_types])
+    return EventFilter(
+        project_id=project_id, cycle_id=cycle_id, event_types=[*event_types], audit=audit
+    )

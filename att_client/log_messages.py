@@ -13,17 +13,16 @@ from google.protobuf.duration_pb2 import Duration
 
 from att.v1 import log_pb2, log_service_pb2
 from att_client._proto.att.v1 import (
-    FollowLogsResponse,
     LogChunk,
     LogGap,
     LogGapReason,
     LogRecord,
     LogStream,
-    ReadLogsResponse,
     RunEnded,
     RunMarker,
     RunStarted,
 )
+from att_client.log_batch import LogBatch, LogPage
 from att_client.log_page import Chunk, Page, Part, to_datetime
 
 # The years 1 to 9999, which a timestamp of the contract can be, and a datetime too.
@@ -39,10 +38,10 @@ def parse_page(data: bytes) -> Page:
     return Page(message, [_part(record) for record in message.records[:]])
 
 
-def parse_read_response(data: bytes) -> ReadLogsResponse:
+def parse_read_response(data: bytes) -> LogPage:
     """The message in `data`."""
     message = log_service_pb2.ReadLogsResponse.FromString(data)
-    return ReadLogsResponse(
+    return LogPage(
         records=[_record(_part(record)) for record in message.records[:]],
         cursor=message.cursor,
         start_cursor=message.start_cursor,
@@ -54,9 +53,9 @@ def parse_read_response(data: bytes) -> ReadLogsResponse:
     )
 
 
-def follow_response(page: Page) -> FollowLogsResponse:
+def follow_response(page: Page) -> LogBatch:
     """The page as a user is given it."""
-    return FollowLogsResponse(
+    return LogBatch(
         records=[_record(part) for part in page.parts],
         cursor=page.cursor,
         start_cursor=page.start_cursor,

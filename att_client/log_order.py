@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from att_client._proto.att.v1 import LogGap, RunMarker
 from att_client.errors import ProtocolError
 from att_client.log_page import Chunk, Page, Part
 
 
-def check_dense(page: Page, cursor: int | None) -> None:
+def check_order(page: Page, cursor: int | None, *, is_filtered: bool) -> None:
     """Raises ProtocolError unless the page begins at `cursor` and leaves nothing out.
 
     cursor: None takes any beginning. A record of an unknown kind may be of any
-    length, up to the next one.
+        length, up to the next one.
+    is_filtered: what is left out may be what a filter does not select.
     """
     for part in page.parts:
         first, end = _span(part)
-        if first is not None and cursor is not None and first != cursor:
-            raise _not_dense(cursor, first)
+        _check_next(cursor, first, is_filtered=is_filtered)
         cursor = end
-    if cursor is not None and page.cursor != cursor:
-        raise _not_dense(cursor, page.cursor)
+    _check_next(cursor, page.cursor, is_filtered=is_filtered)
+
+
+def _check_next(expected: int | None, got: int | None, *, is_filtered: bool) -> None:
+    if expected is None or got is None or got == expected or (is_filtered and got > expected):
+        return
+    raise ProtocolError(
+        f"The log's next sequence number is {expected}, and the server sent {got}: "
+        "records are missing or doubled."
+    )
 
 
 def gap_end(gap: LogGap) -> int:
@@ -37,6 +47,18 @@ def cut(page: Page, cursor: int) -> None:
         if first is not None and first >= cursor:
             del page.parts[index:]
             return
+
+
+def split(page: Page, index: int) -> tuple[Page, Page | None]:
+    """The page before its record `index`, and from it on; None if no place between is known."""
+    starts = (_span(part)[0] for part in page.parts[index:])
+    cursor = next((start for start in starts if start is not None), None)
+    if cursor is None:
+        return page, None
+    head, rest = copy(page), copy(page)
+    head.parts, rest.parts = page.parts[:index], page.parts[index:]
+    head.cursor = cursor
+    return head, rest
 
 
 class RunEnd:
@@ -90,10 +112,3 @@ def _span(part: Part) -> tuple[int | None, int | None]:
     if isinstance(part, LogGap):
         return part.first_sequence, gap_end(part)
     return None, None
-
-
-def _not_dense(expected: int, got: int) -> ProtocolError:
-    return ProtocolError(
-        f"The log's next sequence number is {expected}, and the server sent {got}: "
-        "records are missing or doubled."
-    )

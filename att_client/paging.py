@@ -34,9 +34,12 @@ class Pager(Generic[P, T]):
             for item in self._items(page):
                 yield item
 
-    async def pages(self) -> AsyncIterator[P]:
-        """The pages as the server sends them."""
-        token = ""
+    async def pages(self, page_token: str = "") -> AsyncIterator[P]:
+        """The pages as the server sends them.
+
+        page_token: the `next_page_token` of a page, to go on behind it.
+        """
+        token = page_token
         while True:
             page = await self._fetch(token)
             yield page

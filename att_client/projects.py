@@ -18,22 +18,22 @@ from att_client._proto.att.v1 import (
     ListProjectsRequest,
     ListProjectsResponse,
     Project,
+    ProjectMode,
     RuntimeSettings,
+    SetProjectModeRequest,
+    SetProjectModeResponse,
     UpdateProjectRequest,
     UpdateProjectResponse,
 )
 from att_client.paging import Pager
-from att_client.transport import Transport, present
-
-_SERVICE = "/att.v1.ProjectService/"
+from att_client.transport import Service, Transport, present
 
 
 class Projects:
     """The projects: one app each, with its directory and settings."""
 
     def __init__(self, transport: Transport, timeout: timedelta) -> None:
-        self._transport = transport
-        self._timeout = timeout
+        self._service = Service(transport, "ProjectService", timeout)
 
     async def create(
         self,
@@ -59,23 +59,18 @@ class Projects:
             if runtime is not None and runtime.command:
                 raise TypeError("Give `command` or `runtime.command`, not both.")
             runtime = replace(runtime or RuntimeSettings(), command=list(command))
-        response = await self._transport.unary(
-            _SERVICE + "CreateProject",
+        response = await self._service.call(
             CreateProjectRequest(
                 project_id=project_id, path=os.fspath(path), runtime=runtime, template=template
             ),
-            CreateProjectResponse.parse,
-            self._timeout,
+            CreateProjectResponse,
         )
         return present(response.project)
 
     async def get(self, project_id: str) -> Project:
         """The project as it is now. Raises ProjectNotFoundError."""
-        response = await self._transport.unary(
-            _SERVICE + "GetProject",
-            GetProjectRequest(project_id=project_id),
-            GetProjectResponse.parse,
-            self._timeout,
+        response = await self._service.call(
+            GetProjectRequest(project_id=project_id), GetProjectResponse
         )
         return present(response.project)
 
@@ -83,11 +78,9 @@ class Projects:
         """All projects by id; page_size: 1 to 1,000, 0 is 50."""
 
         async def fetch(page_token: str) -> ListProjectsResponse:
-            return await self._transport.unary(
-                _SERVICE + "ListProjects",
+            return await self._service.call(
                 ListProjectsRequest(page_size=page_size, page_token=page_token),
-                ListProjectsResponse.parse,
-                self._timeout,
+                ListProjectsResponse,
             )
 
         return Pager(fetch, lambda page: page.projects)
@@ -104,15 +97,26 @@ class Projects:
         path, runtime: None leaves it as it is; `runtime` replaces all its fields.
         Raises ProjectNotFoundError, ProjectPathInvalidError, FieldInvalidError.
         """
-        response = await self._transport.unary(
-            _SERVICE + "UpdateProject",
+        response = await self._service.call(
             UpdateProjectRequest(
                 project_id=project_id,
                 path="" if path is None else os.fspath(path),
                 runtime=runtime,
             ),
-            UpdateProjectResponse.parse,
-            self._timeout,
+            UpdateProjectResponse,
+        )
+        return present(response.project)
+
+    async def set_mode(self, project_id: str, mode: ProjectMode, *, reason: str = "") -> Project:
+        """Sets what the project lets happen; NORMAL is how safe mode is left.
+
+        reason: why, for the event and for who reads the project. At most 1,000
+        characters. Needs the role admin. Raises PermissionDeniedError,
+        ProjectNotFoundError, FieldInvalidError.
+        """
+        response = await self._service.call(
+            SetProjectModeRequest(project_id=project_id, mode=mode, reason=reason),
+            SetProjectModeResponse,
         )
         return present(response.project)
 
@@ -122,9 +126,7 @@ class Projects:
         request_id: makes a repetition by the caller safe; None is a new one.
         Raises ProjectNotFoundError, ProjectNotStoppedError.
         """
-        await self._transport.unary(
-            _SERVICE + "DeleteProject",
+        await self._service.call(
             DeleteProjectRequest(project_id=project_id, request_id=request_id or uuid.uuid4().hex),
-            DeleteProjectResponse.parse,
-            self._timeout,
+            DeleteProjectResponse,
         )

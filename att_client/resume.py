@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Generic, TypeVar
 
@@ -17,6 +18,7 @@ from att_client.transport import Message, ServerStream, Transport
 _log = logging.getLogger("att_client")
 
 M = TypeVar("M")
+T = TypeVar("T")
 
 _PROGRESS_INTERVAL = timedelta(seconds=15)
 _SILENT_INTERVALS = 3
@@ -127,3 +129,77 @@ class ResumingStream(Generic[M]):
         _log.info("%s goes on after %.1f s.", self._name, time.monotonic() - start)
         self._outage_start = None
         self._backoff.reset()
+
+
+class Watch(ABC, Generic[M, T]):
+    """Changes as they come, one loop at a time: `async for change in watch`. Resumes itself.
+
+    Leaving the loop closes the call; a later loop goes on where this one was.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        method: str,
+        *,
+        parse: Callable[[bytes], M],
+        progress_interval: timedelta | None,
+        max_elapsed: timedelta | None,
+    ) -> None:
+        """method, parse, progress_interval, max_elapsed: see `ResumingStream`."""
+        self._transport = transport
+        self._method = method
+        self._parse = parse
+        self._progress_interval = progress_interval
+        self._max_elapsed = max_elapsed
+        self._stream: ResumingStream[M] | None = None
+        self._closed = False
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        if self._closed:
+            raise ClosedError("The watch was closed.")
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = ResumingStream(
+            self._transport,
+            self._method,
+            request=self._request,
+            parse=self._parse,
+            progress_interval=self._progress_interval,
+            max_elapsed=self._max_elapsed,
+        )
+        return _Changes(self._stream, self._accept)
+
+    async def aclose(self) -> None:
+        """Closes the call. A loop that still waits raises ClosedError."""
+        self._closed = True
+        if self._stream is not None:
+            self._stream.close()
+
+    @abstractmethod
+    def _request(self) -> Message | None:
+        """The request for the next call; None if there is nothing left to ask for."""
+
+    @abstractmethod
+    def _accept(self, message: M) -> T | None:
+        """The change in a message; None if it only reports progress."""
+
+
+class _Changes(Generic[M, T]):
+    """The changes that one loop is given of a stream's messages. Dropping it closes the call."""
+
+    def __init__(self, stream: ResumingStream[M], accept: Callable[[M], T | None]) -> None:
+        self._stream = stream
+        self._accept = accept
+
+    def __aiter__(self) -> _Changes[M, T]:
+        return self
+
+    async def __anext__(self) -> T:
+        while (message := await self._stream.read()) is not None:
+            if (change := self._accept(message)) is not None:
+                return change
+        raise StopAsyncIteration
+
+    def __del__(self) -> None:
+        self._stream.close()

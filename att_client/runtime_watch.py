@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
 from att_client._proto.att.v1 import WatchRuntimesRequest, WatchRuntimesResponse
-from att_client.errors import ClosedError, ProtocolError
-from att_client.resume import ResumingStream
+from att_client.decode import decoder
+from att_client.errors import ProtocolError
+from att_client.resume import Watch
 from att_client.transport import Transport
 
-_METHOD = "/att.v1.RuntimeService/WatchRuntimes"
 
-
-class RuntimeWatch:
+class RuntimeWatch(Watch[WatchRuntimesResponse, WatchRuntimesResponse]):
     """States as they change: `async for change in watch`. Resumes itself.
 
     A change holds whole states (`runtimes`) and the ids of projects that were
@@ -26,35 +24,17 @@ class RuntimeWatch:
     def __init__(
         self, transport: Transport, asked: WatchRuntimesRequest, max_elapsed: timedelta | None
     ) -> None:
-        self._transport = transport
+        super().__init__(
+            transport,
+            "/att.v1.RuntimeService/WatchRuntimes",
+            parse=decoder(WatchRuntimesResponse),
+            progress_interval=asked.progress_interval,
+            max_elapsed=max_elapsed,
+        )
         self._asked = asked
-        self._max_elapsed = max_elapsed
-        self._stream: ResumingStream[WatchRuntimesResponse] | None = None
         self._known: set[str] = set()
-        self._closed = False
         self.revision = asked.after_revision
         """Where to go on."""
-
-    def __aiter__(self) -> AsyncIterator[WatchRuntimesResponse]:
-        if self._closed:
-            raise ClosedError("The watch was closed.")
-        if self._stream is not None:
-            self._stream.close()
-        self._stream = ResumingStream(
-            self._transport,
-            _METHOD,
-            request=self._request,
-            parse=WatchRuntimesResponse.parse,
-            progress_interval=self._asked.progress_interval,
-            max_elapsed=self._max_elapsed,
-        )
-        return _Changes(self, self._stream)
-
-    async def aclose(self) -> None:
-        """Closes the call. A loop that still waits raises ClosedError."""
-        self._closed = True
-        if self._stream is not None:
-            self._stream.close()
 
     def _request(self) -> WatchRuntimesRequest:
         return replace(self._asked, after_revision=self.revision)
@@ -74,26 +54,3 @@ class RuntimeWatch:
         if not told and not deleted and not message.complete:
             return None
         return replace(message, deleted_project_ids=sorted(deleted))
-
-
-class _Changes:
-    """The changes of one loop. Dropping it closes the call."""
-
-    def __init__(self, watch: RuntimeWatch, stream: ResumingStream[WatchRuntimesResponse]) -> None:
-        self._watch = watch
-        self._stream = stream
-
-    def __aiter__(self) -> _Changes:
-        return self
-
-    async def __anext__(self) -> WatchRuntimesResponse:
-        while True:
-            message = await self._stream.read()
-            if message is None:
-                raise StopAsyncIteration
-            change = self._watch._accept(message)
-            if change is not None:
-                return change
-
-    def __del__(self) -> None:
-        self._stream.close()

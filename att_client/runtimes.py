@@ -31,9 +31,7 @@ from att_client._proto.att.v1 import (
 )
 from att_client.paging import Pager
 from att_client.runtime_watch import RuntimeWatch
-from att_client.transport import Transport, present
-
-_SERVICE = "/att.v1.RuntimeService/"
+from att_client.transport import Service, Transport, present
 
 # What the server takes where a request leaves the wait open.
 _START_TIMEOUT = timedelta(seconds=30)
@@ -48,6 +46,7 @@ class Runtimes:
     def __init__(self, transport: Transport, timeout: timedelta) -> None:
         self._transport = transport
         self._timeout = timeout
+        self._service = Service(transport, "RuntimeService", timeout)
 
     async def start(
         self,
@@ -67,8 +66,7 @@ class Runtimes:
         Raises RuntimeStartFailedError, RuntimeNotReadyError, CommandNotFoundError,
         RuntimeSpecConflictError, ProjectNotFoundError, and other AttErrors.
         """
-        response = await self._transport.unary(
-            _SERVICE + "StartRuntime",
+        response = await self._service.call(
             StartRuntimeRequest(
                 project_id=project_id,
                 runtime=runtime,
@@ -76,8 +74,8 @@ class Runtimes:
                 timeout=timeout,
                 request_id=request_id or uuid.uuid4().hex,
             ),
-            StartRuntimeResponse.parse,
-            self._deadline(_or(timeout, _START_TIMEOUT)),
+            StartRuntimeResponse,
+            timeout=self._deadline(_or(timeout, _START_TIMEOUT)),
         )
         return present(response.runtime)
 
@@ -95,13 +93,12 @@ class Runtimes:
         A stopped app is returned as it is. Raises ProjectNotFoundError,
         SupervisorUnreachableError. Cancelling does not take the stop back.
         """
-        response = await self._transport.unary(
-            _SERVICE + "StopRuntime",
+        response = await self._service.call(
             StopRuntimeRequest(
                 project_id=project_id, grace=grace, request_id=request_id or uuid.uuid4().hex
             ),
-            StopRuntimeResponse.parse,
-            self._deadline(_or(grace, _LONGEST_WAIT)),
+            StopRuntimeResponse,
+            timeout=self._deadline(_or(grace, _LONGEST_WAIT)),
         )
         return present(response.runtime)
 
@@ -116,8 +113,7 @@ class Runtimes:
         request_id: str | None = None,
     ) -> Runtime:
         """Stops and starts the app: two runs, one log. As `stop` and then `start`."""
-        response = await self._transport.unary(
-            _SERVICE + "RestartRuntime",
+        response = await self._service.call(
             RestartRuntimeRequest(
                 project_id=project_id,
                 runtime=runtime,
@@ -126,18 +122,15 @@ class Runtimes:
                 grace=grace,
                 request_id=request_id or uuid.uuid4().hex,
             ),
-            RestartRuntimeResponse.parse,
-            self._deadline(_or(grace, _LONGEST_WAIT) + _or(timeout, _START_TIMEOUT)),
+            RestartRuntimeResponse,
+            timeout=self._deadline(_or(grace, _LONGEST_WAIT) + _or(timeout, _START_TIMEOUT)),
         )
         return present(response.runtime)
 
     async def get(self, project_id: str) -> Runtime:
         """The app as it is now. Raises ProjectNotFoundError."""
-        response = await self._transport.unary(
-            _SERVICE + "GetRuntime",
-            GetRuntimeRequest(project_id=project_id),
-            GetRuntimeResponse.parse,
-            self._timeout,
+        response = await self._service.call(
+            GetRuntimeRequest(project_id=project_id), GetRuntimeResponse
         )
         return present(response.runtime)
 
@@ -145,11 +138,9 @@ class Runtimes:
         """The apps of all projects by project id; page_size: 1 to 1,000, 0 is 50."""
 
         async def fetch(page_token: str) -> ListRuntimesResponse:
-            return await self._transport.unary(
-                _SERVICE + "ListRuntimes",
+            return await self._service.call(
                 ListRuntimesRequest(page_size=page_size, page_token=page_token),
-                ListRuntimesResponse.parse,
-                self._timeout,
+                ListRuntimesResponse,
             )
 
         return Pager(fetch, lambda page: page.runtimes)
@@ -187,11 +178,10 @@ class Runtimes:
         timeout: bounds the call; None is 1 minute. The check has its own.
         Raises ProjectNotFoundError, FieldInvalidError.
         """
-        response = await self._transport.unary(
-            _SERVICE + "ProbeHealth",
+        response = await self._service.call(
             ProbeHealthRequest(project_id=project_id, probe=probe),
-            ProbeHealthResponse.parse,
-            _or(timeout, _PROBE_TIMEOUT),
+            ProbeHealthResponse,
+            timeout=_or(timeout, _PROBE_TIMEOUT),
         )
         return present(response.health)
 
@@ -204,13 +194,11 @@ class Runtimes:
         request_id: makes a repetition by the caller safe; None is a new one.
         Raises RuntimeNotRunningError, ProjectNotFoundError, FieldInvalidError.
         """
-        response = await self._transport.unary(
-            _SERVICE + "SignalRuntime",
+        response = await self._service.call(
             SignalRuntimeRequest(
                 project_id=project_id, signal=number, request_id=request_id or uuid.uuid4().hex
             ),
-            SignalRuntimeResponse.parse,
-            self._timeout,
+            SignalRuntimeResponse,
         )
         return present(response.runtime)
 

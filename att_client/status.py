@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
-from att_client.errors import AttError, FieldViolation, error_class
+from att_client.errors import AttError, FieldViolation, UnavailableError, error_class
 
 _DOMAIN = "att.v1"
 _DETAILS_TRAILER = "grpc-status-details-bin"
@@ -43,6 +43,13 @@ def from_rpc(error: grpc.aio.AioRpcError, *, method: str, target: str) -> AttErr
         violations=violations,
         retry_delay=retry_delay,
     )
+
+
+def unreachable(why: str, *, method: str, target: str) -> UnavailableError:
+    """The error for a call that was not tried, as nobody is there to answer it."""
+    code = StatusCode.UNAVAILABLE
+    message = _local_message(code, why, method.rpartition("/")[2], target)
+    return UnavailableError(message, code=code)
 
 
 def _details(

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
-from urllib.parse import quote
 
+import betterproto2
 import grpc.aio
 
-from att_client.errors import AttError, ClosedError, ProtocolError, UnavailableError
+from att_client.config import Config
+from att_client.decode import decoder
+from att_client.errors import (
+    AttError,
+    ClosedError,
+    ConfigInvalidError,
+    ProtocolError,
+    UnavailableError,
+)
 from att_client.retry import SERVICE_CONFIG
-from att_client.status import from_rpc
+from att_client.status import from_rpc, unreachable
+from att_client.tls import TlsFiles
 
 _log = logging.getLogger("att_client")
 
@@ -36,7 +46,12 @@ _CHANNEL_OPTIONS = (
 )
 
 
+_STREAMS_OF_A_CHANNEL = 80
+"""A server may take no more than 100 calls at once on a connection; gRPC has those above it
+wait without a word."""
+
 R = TypeVar("R")
+A = TypeVar("A", bound=betterproto2.Message)
 
 
 class Message(Protocol):
@@ -46,28 +61,37 @@ class Message(Protocol):
 
 
 class Transport:
-    """A channel to the server at `target`, `unix:/path`. Not open until `open`."""
+    """A channel to the server that `config` names. Not open until `open`.
 
-    def __init__(self, target: str) -> None:
-        self.target = target
-        self._channel: grpc.aio.Channel | None = None
+    Its token goes with every call and is in no log and no error.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.target = config.target
+        self._config = config
+        self._metadata = (("authorization", f"Bearer {config.token}"),) if config.token else ()
+        self._was_answered = False
+        self._tls = TlsFiles(config) if config.address.encrypted else None
+        # The first is for calls too, the others are opened as streams need them.
+        self._channels: list[_Channel] = []
+        # Of files that were renewed since; what goes on there comes to its end.
+        self._outdated: list[_Channel] = []
 
     def open(self) -> None:
-        """Makes the channel. It connects with the first call."""
-        # gRPC reads a target as a URI, where a space or % is not itself.
-        path = self.target.removeprefix("unix:")
-        self._channel = grpc.aio.insecure_channel("unix:" + quote(path), options=_CHANNEL_OPTIONS)
+        """Makes the channel. It connects with the first call. Raises ConfigInvalidError."""
+        self._channels = [self._new_channel()]
 
     async def aclose(self) -> None:
         """Ends all calls; later ones raise ClosedError."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+        channels = [*self._channels, *self._outdated]
+        self._channels, self._outdated = [], []
+        for channel in channels:
+            await channel.channel.close()
 
     @property
     def closed(self) -> bool:
         """Whether calls are impossible: before `open` and after `aclose`."""
-        return self._channel is None
+        return not self._channels
 
     async def unary(
         self, method: str, request: Message, parse: Callable[[bytes], R], timeout: timedelta
@@ -77,18 +101,27 @@ class Transport:
         parse: the message in the bytes of the answer.
         timeout: bounds the call with all its repetitions. Raises AttError.
         Cancelling gives the call up; the server may have acted.
+
+        A server that answered before may be about to come back, so calls are repeated;
+        where none ever did and nobody listens at its socket, that is said at once.
         """
+        if not self._was_answered and (why := _nobody_listens(self._config.address.socket)):
+            raise unreachable(why, method=method, target=self.target)
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        call = self._open_channel().unary_unary(method)
+        call = self._open_channels()[0].channel.unary_unary(method)
         try:
-            answer = await call(bytes(request), timeout=timeout.total_seconds())
+            answer = await call(
+                bytes(request), timeout=timeout.total_seconds(), metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             failure = from_rpc(error, method=method, target=self.target)
             _log.debug("%s failed: %s", method, failure)
+            self._was_answered = self._was_answered or bool(failure.reason)
             raise failure from error
         except asyncio.CancelledError as error:
             raise _unless_task_is_cancelled(error, _closed()) from None
         _log.debug("%s done", method)
+        self._was_answered = True
         try:
             return parse(answer)
         except Exception as error:
@@ -108,13 +141,70 @@ class Transport:
         """
         _log.debug("%s opened", method)
         call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
-        call = self._open_channel().unary_stream(method)
-        return ServerStream(self, method, call(bytes(request)), parse, longest_silence)
+        channel = self._channel_with_room()
+        call = channel.channel.unary_stream(method)
+        opened = call(bytes(request), metadata=self._metadata)
+        channel.streams += 1
+        return ServerStream(self, channel, method, opened, parse, longest_silence)
 
-    def _open_channel(self) -> grpc.aio.Channel:
-        if self._channel is None:
+    def _channel_with_room(self) -> _Channel:
+        channels = self._open_channels()
+        for channel in channels:
+            if channel.streams < _STREAMS_OF_A_CHANNEL:
+                return channel
+        channels.append(self._new_channel())
+        return channels[-1]
+
+    def _open_channels(self) -> list[_Channel]:
+        if not self._channels:
             raise ClosedError("The client is not open. Use it inside `async with`.")
-        return self._channel
+        if self._tls is not None and self._tls.renewed():
+            try:
+                renewed = self._new_channel()
+            except ConfigInvalidError as error:
+                _log.warning("the new TLS files are not used: %s", error.message)
+            else:
+                _log.info("the TLS files were renewed")
+                self._outdated += self._channels
+                self._channels = [renewed]
+        return self._channels
+
+    def _new_channel(self) -> _Channel:
+        name = self._config.address.name
+        if self._tls is None:
+            return _Channel(grpc.aio.insecure_channel(name, options=_CHANNEL_OPTIONS))
+        credentials = self._tls.credentials()
+        return _Channel(grpc.aio.secure_channel(name, credentials, options=_CHANNEL_OPTIONS))
+
+
+class Service:
+    """One service of the contract. An rpc is named by its request: `GetCycleRequest`."""
+
+    def __init__(self, transport: Transport, name: str, timeout: timedelta) -> None:
+        """name: such as `RuntimeService`. timeout: of calls that are given none."""
+        self._transport = transport
+        self._name = name
+        self._timeout = timeout
+
+    async def call(
+        self, request: Message, answer: type[A], *, timeout: timedelta | None = None
+    ) -> A:
+        """The answer to the request. As `Transport.unary`."""
+        rpc = type(request).__name__.removesuffix("Request")
+        return await self._transport.unary(
+            f"/att.v1.{self._name}/{rpc}",
+            request,
+            decoder(answer),
+            self._timeout if timeout is None else timeout,
+        )
+
+
+class _Channel:
+    """A channel and how many streams are open on it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.streams = 0
 
 
 class ServerStream(Generic[R]):
@@ -123,12 +213,14 @@ class ServerStream(Generic[R]):
     def __init__(
         self,
         transport: Transport,
+        channel: _Channel,
         method: str,
         call: grpc.aio.UnaryStreamCall[bytes, bytes],
         parse: Callable[[bytes], R],
         longest_silence: timedelta,
     ) -> None:
         self._transport = transport
+        self._channel: _Channel | None = channel
         self._method = method
         self._call = call
         # Not `call.read()`: it asks first whether the call is done, and would
@@ -168,6 +260,9 @@ class ServerStream(Generic[R]):
     def cancel(self) -> None:
         """Ends the call, in whatever state. Does not wait."""
         self._watchdog.cancel()
+        if self._channel is not None:
+            self._channel.streams -= 1
+            self._channel = None
         if not self._transport.closed:
             self._call.cancel()
 
@@ -186,6 +281,20 @@ class ServerStream(Generic[R]):
     def _silence(self) -> UnavailableError:
         name = self._method.rpartition("/")[2]
         return UnavailableError(f"{name}: nothing was heard for {self._longest_silence} s.")
+
+
+def _nobody_listens(path: str) -> str:
+    """Why no server is at a socket's path; empty: one may be, or the path is."""
+    if path:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(path)
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                return error.strerror or ""
+            except OSError:
+                pass  # whatever it is, the call finds it too
+    return ""
 
 
 def present(value: R | None) -> R:

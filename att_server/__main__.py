@@ -1,13 +1,15 @@
 """`python -m att_server`: arguments, logging, signals, exit codes.
 
-Exit codes: 0 the server was asked to end and did, or the backup or restore is
-done; 1 it failed; 2 it refused to start or was called wrongly.
+Exit codes: 0 the server was asked to end and did, or the command is done; 1 it
+failed; 2 it refused to start or was called wrongly.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import gc
 import json
 import logging
 import os
@@ -17,16 +19,19 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from att_server.command_failed import CommandFailed
 from att_server.config import LOG_LEVELS, Config, resolve_state_dir
-from att_server.core.errors import StartRefused
+from att_server.core.errors import AttError, StartRefused
+from att_server.last_refusal import forget_refusal, note_refusal
+from att_server.lock import make_private
 from att_server.sd_notify import notify
-from att_server.server_log import FORMAT
+from att_server.server_log import log_to_stderr
+from att_server.token_command import STATE_DIR_HELP
 
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 
-_STATE_DIR_HELP = "default: ATT_STATE_DIR, else as XDG"
 
 log = logging.getLogger("att_server")
 
@@ -41,26 +46,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _backup(words[1:])
     if command == "restore":
         return _restore(words[1:])
+    if command in ("init", "token", "tokens"):
+        return _tokens(words)
+    if command == "launch":
+        return _launch(words[1:])
     return _run_server(words[1:] if command == "serve" else words)
+
+
+# Launch ---------------------------------------------------------------------
+
+
+def _launch(words: Sequence[str]) -> int:
+    """Becomes the launcher, once everything is known to be right; else returns the exit code."""
+    given = _serve_parser(
+        "att launch", "Keeps the server of the right release running."
+    ).parse_args(words)
+    try:
+        config = _config(given)
+        make_private(config.state_dir)
+    except StartRefused as refusal:
+        _tell_failed(refusal.reason, refusal.message, as_json=given.json)
+        return EXIT_REFUSED
+    options = [*words]
+    if given.state_dir is None:
+        options += ["--state-dir", str(config.state_dir)]
+    paths = [str(config.state_dir), str(config.socket_path)]
+    return os.execv(sys.executable, [sys.executable, "-m", "att_server.launcher", *paths, *options])
 
 
 # Serve ----------------------------------------------------------------------
 
 
 def _run_server(arguments: Sequence[str]) -> int:
-    given = _serve_parser().parse_args(arguments)
+    given = _serve_parser("att serve", "Serves ATT.").parse_args(arguments)
     try:
-        config = Config.resolve(
-            state_dir=given.state_dir,
-            listen=given.listen,
-            log_level=given.log_level,
-            environ=os.environ,
-            probe_hosts=given.probe_host,
-        )
-        logging.basicConfig(level=config.log_level.upper(), stream=sys.stderr, format=FORMAT)
+        config = _config(given)
+        log_to_stderr(config.log_level)
         asyncio.run(_serve(config, as_json=given.json))
     except StartRefused as refusal:
         _tell_failed(refusal.reason, refusal.message, as_json=given.json)
+        with contextlib.suppress(StartRefused):
+            note_refusal(resolve_state_dir(given.state_dir, os.environ), refusal)
         return EXIT_REFUSED
     except Exception:
         log.exception("the server failed")
@@ -71,14 +97,23 @@ def _run_server(arguments: Sequence[str]) -> int:
 async def _serve(config: Config, *, as_json: bool) -> None:
     """Runs the server; the first signal ends it in good order, the second at once."""
     # Here, because it takes most of the start-up: a wrong argument is told before.
-    from att_server import app
+    from att_server import process
 
-    def ready(target: str) -> None:
-        log.info("version %s serves on %s", version("att-control"), target)
-        _tell_ready(target, config.log_path, as_json=as_json)
+    on_stderr = logging.getLogger().handlers[0]
+
+    def ready(targets: Sequence[str]) -> None:
+        forget_refusal(config.state_dir)
+        # What start-up made stays: a collection that goes through it all, as now and then one
+        # would, stops every follower for 50 ms and more.
+        gc.freeze()
+        log.info("version %s serves on %s", version("att-control"), ", ".join(targets))
+        _tell_ready(targets, config.log_path, as_json=as_json)
         notify("READY=1", config.environ)
+        if config.launch:
+            # What comes is in the server's own log; the launcher keeps how it began.
+            logging.getLogger().removeHandler(on_stderr)
 
-    running = asyncio.create_task(app.run(config, ready))
+    running = asyncio.create_task(process.run(config, ready))
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -97,20 +132,61 @@ async def _serve(config: Config, *, as_json: bool) -> None:
         running.result()
 
 
-def _tell_ready(target: str, log_path: Path, *, as_json: bool) -> None:
+def _tell_ready(targets: Sequence[str], log_path: Path, *, as_json: bool) -> None:
     """The one line on stdout, for whoever started the server and waits for it."""
-    line = f"att: ready on {target}, log in {log_path}"
+    line = f"att: ready on {', '.join(targets)}, log in {log_path}"
     if as_json:
-        line = json.dumps({"ready": {"target": target, "log": str(log_path)}})
+        ready = {"target": targets[0], "targets": [*targets], "log": str(log_path)}
+        line = json.dumps({"ready": ready})
     _print(line)
 
 
-def _serve_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="att serve", usage="%(prog)s [options]", description="Serves ATT."
+def _config(given: argparse.Namespace) -> Config:
+    return Config.resolve(
+        state_dir=given.state_dir,
+        listen=given.listen,
+        log_level=given.log_level,
+        environ=os.environ,
+        probe_hosts=given.probe_host,
+        take_over=given.take_over,
+        is_spare=given.spare,
+        has_spare=not given.no_spare,
+        tls_cert=given.tls_cert,
+        tls_key=given.tls_key,
+        tls_client_ca=given.tls_client_ca,
+        no_auth=given.insecure_loopback_no_auth,
+        allow_root=given.allow_root,
     )
-    parser.add_argument("--state-dir", metavar="DIR", help=_STATE_DIR_HELP)
-    parser.add_argument("--listen", metavar="unix:PATH", help="default: att.sock in the directory")
+
+
+def _serve_parser(prog: str, words: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, usage="%(prog)s [options]", description=words)
+    parser.add_argument("--state-dir", metavar="DIR", help=STATE_DIR_HELP)
+    parser.add_argument(
+        "--listen",
+        metavar="unix:PATH|HOST:PORT",
+        action="append",
+        default=[],
+        help="where to listen; may be repeated; the socket is att.sock in the directory unless a "
+        "unix:PATH says otherwise",
+    )
+    parser.add_argument(
+        "--tls-cert", metavar="FILE", help="the certificate of HOST:PORT, with its chain (PEM)"
+    )
+    parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM, mode 0600)")
+    parser.add_argument(
+        "--tls-client-ca",
+        metavar="FILE",
+        help="have clients show a certificate that this CA has signed (PEM)",
+    )
+    parser.add_argument(
+        "--insecure-loopback-no-auth",
+        action="store_true",
+        help="let every user of this host read everything, by 127.0.0.1 in clear text",
+    )
+    parser.add_argument(
+        "--allow-root", action="store_true", help="listen on HOST:PORT as root all the same"
+    )
     parser.add_argument(
         "--probe-host",
         metavar="HOST",
@@ -119,12 +195,24 @@ def _serve_parser() -> argparse.ArgumentParser:
         help="a host that probes may reach beside the loopback; may be repeated "
         "(also ATT_PROBE_HOSTS, separated by commas)",
     )
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="have the server that runs make way, live; it goes on if this one cannot serve",
+    )
+    parser.add_argument(
+        "--no-spare",
+        action="store_true",
+        help="have no second process under `att launch`, which takes some 70 MB and serves at once "
+        "where this one is killed",
+    )
+    parser.add_argument("--spare", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="say ready or refused in JSON")
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info")
     return parser
 
 
-# Backup and restore ---------------------------------------------------------
+# Commands without a server --------------------------------------------------
 
 
 def _backup(arguments: Sequence[str]) -> int:
@@ -133,7 +221,7 @@ def _backup(arguments: Sequence[str]) -> int:
         description="Writes a backup of the state directory, also while the server runs.",
     )
     parser.add_argument("file", metavar="FILE.tar.gz", help="the archive to make; must not exist")
-    parser.add_argument("--state-dir", metavar="DIR", help=_STATE_DIR_HELP)
+    parser.add_argument("--state-dir", metavar="DIR", help=STATE_DIR_HELP)
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     given = parser.parse_args(arguments)
 
@@ -148,7 +236,8 @@ def _backup(arguments: Sequence[str]) -> int:
         else:
             _print(
                 f"att: {made.archive} holds {made.projects} projects of {made.state_dir} and "
-                f"{made.log_bytes:,} bytes of their logs, in {made.archive_bytes:,} bytes. It "
+                f"{made.log_bytes + made.file_bytes:,} bytes of their logs, releases and data, in "
+                f"{made.archive_bytes:,} bytes. It "
                 "holds the apps' settings with their environment: keep it as private as the "
                 "state directory."
             )
@@ -164,7 +253,7 @@ def _restore(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("file", metavar="FILE.tar.gz", help="an archive that `att backup` made")
     parser.add_argument(
-        "--state-dir", metavar="DIR", help=f"must be empty or not exist; {_STATE_DIR_HELP}"
+        "--state-dir", metavar="DIR", help=f"must be empty or not exist; {STATE_DIR_HELP}"
     )
     parser.add_argument("--stopped", action="store_true", help="have no app start by itself")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
@@ -185,21 +274,27 @@ def _restore(arguments: Sequence[str]) -> int:
                 f"att: {made.state_dir} holds {made.projects} projects as of "
                 f"{made.backup_time.isoformat(timespec='seconds')}; {made.meant_to_run} of their "
                 "apps are meant to run, which `att serve` treats as after a reboot. Every log has "
-                "a new log_id: clients read anew."
+                f"a new log_id: clients read anew. {made.ended_cycles} cycles were on their way, "
+                "and are over."
             )
 
     return _done(work, as_json=given.json)
 
 
+def _tokens(words: Sequence[str]) -> int:
+    from att_server import token_command
+
+    work, as_json = token_command.task(words)
+    return _done(work, as_json=as_json)
+
+
 def _done(work: Callable[[], None], *, as_json: bool) -> int:
     """Does `work` and returns the exit code; SIGTERM ends it as Ctrl-C does, tidily."""
-    from att_server.archive import BackupError
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=FORMAT)
+    log_to_stderr("warning")
     try:
         work()
-    except (BackupError, StartRefused) as error:
+    except (AttError, CommandFailed, StartRefused) as error:
         _tell_failed(error.reason, error.message, as_json=as_json)
         return EXIT_FAILED
     except Exception as error:

@@ -1,9 +1,10 @@
 """The archive that a backup is: a gzipped tar file, checked as a whole before it is used.
 
 Its members in order: `att-backup.json` (what it is), `att.db`, for each project
-`projects/<id>/logs/head.json` and `projects/<id>/logs/<first sequence>.seg`, and
-`manifest.json`, which names size and SHA-256 of all the others. Nothing else may
-be in it: no links, no devices, no directories, no other names.
+`projects/<id>/logs/head.json`, `projects/<id>/logs/<first sequence>.seg` and
+`projects/<id>/files.tar` (`adapters/file_backup.py`), and `manifest.json`, which
+names size and SHA-256 of all the others. Nothing else may be in it: no links, no
+devices, no directories, no other names.
 """
 
 from __future__ import annotations
@@ -25,29 +26,26 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO, NoReturn
 
+from att_server.command_failed import CommandFailed
+
 FORMAT = "att-backup"
-VERSION = 1
+VERSION = 2
 INFO_NAME = "att-backup.json"
 MANIFEST_NAME = "manifest.json"
 STORE_NAME = "att.db"
+FILES_NAME = "files.tar"
 
-_DATA_NAME = re.compile(r"att\.db|projects/[a-z][a-z0-9-]{0,62}/logs/(head\.json|[0-9]{20}\.seg)")
+_DATA_NAME = re.compile(
+    r"att\.db|projects/[a-z][a-z0-9-]{0,62}/(files\.tar|logs/(head\.json|[0-9]{20}\.seg))"
+)
 # A log packs to a tenth of its size even so, and capturing does not wait.
 _LEVEL = 1
 _PIECE_BYTES = 1 << 20
 _MAX_WORDS_BYTES = 256 << 20
 
 
-class BackupError(Exception):
-    """A backup or a restore cannot be done; nothing was left behind.
-
-    reason: upper case with underscores. message: what happened and what to do next.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
+class BackupError(CommandFailed):
+    """A backup or a restore cannot be done; nothing was left behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,17 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from att_server.adapters.file_backup import copy_files
 from att_server.adapters.log_backup import log_files
-from att_server.adapters.store_backup import StoreUnreadable, copy_store
-from att_server.archive import STORE_NAME, ArchiveInfo, ArchiveWriter, BackupError, new_archive
+from att_server.adapters.store_backup import StoreUnreadable, copy_store, good_releases
+from att_server.archive import (
+    FILES_NAME,
+    STORE_NAME,
+    ArchiveInfo,
+    ArchiveWriter,
+    BackupError,
+    new_archive,
+)
 from att_server.drafts import draft_directory, sync_directory
 
 SUFFIXES = (".tar.gz", ".tgz")
@@ -21,13 +29,14 @@ SUFFIXES = (".tar.gz", ".tgz")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
-    """What was made. log_bytes: of all projects' logs, unpacked."""
+    """What was made. log_bytes, file_bytes: of all projects' logs and files, unpacked."""
 
     state_dir: Path
     archive: Path
     archive_bytes: int
     projects: int
     log_bytes: int
+    file_bytes: int
     time: datetime
 
     def form(self) -> dict[str, object]:
@@ -43,8 +52,8 @@ def make(state_dir: Path, archive: Path) -> Backup:
     """Writes a backup of `state_dir`, whether a server runs or not.
 
     archive: must not exist; it appears when it is whole, with mode 0600. The
-    database comes as of the beginning, each log as of when its turn came. Nobody
-    waits for it. Raises BackupError.
+    database comes as of the beginning, each log and file as of when its turn came.
+    Nobody waits for it. Raises BackupError.
     """
     if not archive.name.endswith(SUFFIXES):
         raise BackupError(
@@ -65,17 +74,27 @@ def make(state_dir: Path, archive: Path) -> Backup:
     with storage_errors(archive), draft_directory(archive, "partial") as draft:
         try:
             log_ids = copy_store(store, draft / STORE_NAME)
+            good = good_releases(draft / STORE_NAME)
         except StoreUnreadable as error:
             raise BackupError(
                 "STATE_UNREADABLE",
                 f"{store} cannot be copied: {error}. `att doctor` looks at the directory.",
             ) from error
-        log_bytes = 0
+        log_bytes = file_bytes = 0
         with new_archive(draft / "archive", info) as new:
             with (draft / STORE_NAME).open("rb") as file:
                 new.add(STORE_NAME, file, os.fstat(file.fileno()).st_size)
             for project_id, log_id in sorted(log_ids.items()):
                 log_bytes += _add_log(new, state_dir, project_id, log_id)
+                copy = draft / FILES_NAME
+                size = copy_files(
+                    state_dir / "projects" / project_id, copy, good.get(project_id, ())
+                )
+                if size:
+                    with copy.open("rb") as file:
+                        new.add(f"projects/{project_id}/{FILES_NAME}", file, size)
+                    copy.unlink()
+                    file_bytes += size
         size = (draft / "archive").stat().st_size
         (draft / "archive").rename(archive)
         sync_directory(archive.parent)
@@ -85,6 +104,7 @@ def make(state_dir: Path, archive: Path) -> Backup:
         archive_bytes=size,
         projects=len(log_ids),
         log_bytes=log_bytes,
+        file_bytes=file_bytes,
         time=info.time,
     )
 

@@ -45,6 +45,8 @@ def sync_tree(path: Path) -> None:
     """Returns when the directory and everything below it is on the disk."""
     for directory, _, names in os.walk(path):
         for name in names:
+            if Path(directory, name).is_symlink():
+                continue  # it lies in its directory
             descriptor = os.open(Path(directory, name), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)

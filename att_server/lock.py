@@ -8,47 +8,109 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from att_server.core.errors import RefusalReason, StartRefused
 
 LOCK_NAME = "att.lock"
 
+_CONTENT_BYTES = 512
+_LOOKED_AT = 0.2
+"""Seconds in which those who look at the lock have let go of it."""
+
+
+class Tenure(StrEnum):
+    """How far the one who holds the state directory is, as the lock file says."""
+
+    BEGINS = "begins"
+    SERVES = "serves"
+    ENDED = "ended"
+    """It was asked to end, and did: nobody has to start another one for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The hold of a state directory. descriptor: of the lock, which may be handed on."""
+
+    descriptor: int
+    _holder: Mapping[str, object]
+
+    def tell(self, tenure: Tenure) -> None:
+        """Says how far the holder is, to whoever reads the lock file. Raises OSError."""
+        content = json.dumps({**self._holder, "tenure": tenure}).encode()
+        # In place and always as long: a full disk takes it, and no reader sees half of it.
+        os.pwrite(self.descriptor, content.ljust(_CONTENT_BYTES), 0)
+
 
 @contextmanager
 def state_directory(
-    directory: Path, *, socket_path: Path, instance_id: str, start_time: datetime
-) -> Iterator[None]:
+    directory: Path,
+    *,
+    socket_path: Path,
+    instance_id: str,
+    start_time: datetime,
+    launch: int = 0,
+    lock: int | None = None,
+) -> Iterator[Hold]:
     """Makes or checks `directory`, and holds it while the context is open.
 
     directory: absolute. socket_path: where the server will listen; its own
-    directory has to be as private. instance_id, start_time: told to whoever
-    comes second. The lock is the process's and ends with it, whatever becomes of
+    directory has to be as private. instance_id, start_time, launch: told to whoever
+    looks; with a launch, the launcher may answer on the socket until the holder does.
+    lock: was handed over by the holder before, and is closed with the context.
+    The lock is the process's and ends with it, whatever becomes of
     its file; a fork has to close what it inherits. Raises StartRefused:
     INSECURE_STATE_DIR, STATE_DIR_NOT_WRITABLE, ALREADY_RUNNING.
     """
-    _make(directory)
-    _check_private(directory)
+    make_private(directory)
     _check_writable(directory)
     if socket_path.parent != directory:
-        _check_private(socket_path.parent)
-    descriptor = _lock(directory)
+        check_private(socket_path.parent)
+    descriptor = _lock(directory) if lock is None else lock
     try:
-        _refuse_live_socket(socket_path)
-        holder = {
-            "pid": os.getpid(),
-            "instance_id": instance_id,
-            "start_time": start_time.isoformat(),
-        }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-        yield
+        if not launch:
+            _refuse_live_socket(socket_path)
+        hold = Hold(
+            descriptor,
+            {
+                "pid": os.getpid(),
+                "instance_id": instance_id,
+                "start_time": start_time.isoformat(),
+                "launch": launch,
+            },
+        )
+        hold.tell(Tenure.BEGINS)
+        yield hold
     finally:
         # The file stays: who removed it could remove one that another has just locked.
         os.close(descriptor)
+
+
+def is_held(directory: Path) -> bool:
+    """Whether somebody holds the state directory now."""
+    try:
+        descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def make_private(directory: Path) -> None:
+    """Makes `directory` where it is missing, and checks it. Raises as `check_private`."""
+    _make(directory)
+    check_private(directory)
 
 
 def _make(directory: Path) -> None:
@@ -61,7 +123,11 @@ def _make(directory: Path) -> None:
         raise _not_writable(directory, error) from error
 
 
-def _check_private(directory: Path) -> None:
+def check_private(directory: Path) -> None:
+    """Returns if the directory is ours and closed to all others.
+
+    Raises StartRefused: INSECURE_STATE_DIR, STATE_DIR_NOT_WRITABLE.
+    """
     try:
         status = directory.lstat()
     except OSError as error:
@@ -96,7 +162,7 @@ def _lock(directory: Path) -> int:
     except OSError as error:
         raise _not_writable(path, error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(descriptor)
     except BlockingIOError as error:
         holder = _holder(descriptor)
         os.close(descriptor)
@@ -105,6 +171,20 @@ def _lock(directory: Path) -> int:
             f"{holder} serves {directory} already. Use it, or stop it with `att shutdown`.",
         ) from error
     return descriptor
+
+
+def _take(descriptor: int) -> None:
+    """Locks it. Raises BlockingIOError where it is held, and not only looked at."""
+    deadline = time.monotonic() + _LOOKED_AT
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            # Whoever looks with `is_held` has it for a moment.
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOKED_AT / 20)
 
 
 def _holder(descriptor: int) -> str:

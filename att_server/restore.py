@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from att_server.adapters.clock import SystemClock
+from att_server.adapters.file_backup import FilesInvalid, put_files_back
 from att_server.adapters.log_backup import LastRun, renew_log
+from att_server.adapters.sqlite_database import SqliteDatabase
+from att_server.adapters.sqlite_journal import SqliteJournal
 from att_server.adapters.sqlite_store import SqliteStateStore
-from att_server.adapters.store_backup import renew_store
-from att_server.archive import STORE_NAME, ArchiveInfo, BackupError, unpack
+from att_server.adapters.store_backup import end_cycles, note_missing_files, renew_store
+from att_server.archive import FILES_NAME, STORE_NAME, ArchiveInfo, BackupError, unpack
 from att_server.backup import storage_errors
 from att_server.core.errors import AttError, RefusalReason, StartRefused
 from att_server.core.model import DesiredState, Event, Project
@@ -35,6 +39,7 @@ class Restored:
     """What was made. backup_time: of the backup. meant_to_run: apps, by their desired state.
 
     ended_runs: that ran at the time of the backup, and have an end marker now.
+    ended_cycles: that were on their way then, and are over.
     """
 
     state_dir: Path
@@ -42,6 +47,7 @@ class Restored:
     projects: int
     meant_to_run: int
     ended_runs: int
+    ended_cycles: int
 
     def form(self) -> dict[str, object]:
         """As a JSON object."""
@@ -67,9 +73,16 @@ def restore(archive: Path, state_dir: Path, *, stopped: bool) -> Restored:
             new.mkdir(mode=0o700)
             info = unpack(archive, new)
             try:
-                projects, ended = asyncio.run(_renew(new, info, stopped=stopped))
+                releases = _put_files_back(new)
+                renewed = asyncio.run(_renew(new, info, releases, stopped=stopped))
             except AttError as error:
                 raise BackupError(error.reason, error.message) from error
+            except FilesInvalid as error:
+                raise BackupError(
+                    "ARCHIVE_INVALID",
+                    f"{archive} holds files that cannot be used: {error}. Nothing was restored; "
+                    "use another backup.",
+                ) from error
             except (SegmentError, ValueError) as error:
                 raise BackupError(
                     "ARCHIVE_INVALID",
@@ -81,21 +94,46 @@ def restore(archive: Path, state_dir: Path, *, stopped: bool) -> Restored:
     return Restored(
         state_dir=state_dir,
         backup_time=info.time,
-        projects=len(projects),
-        meant_to_run=sum(project.desired is DesiredState.RUNNING for project in projects),
-        ended_runs=ended,
+        projects=len(renewed.projects),
+        meant_to_run=sum(project.desired is DesiredState.RUNNING for project in renewed.projects),
+        ended_runs=renewed.ended_runs,
+        ended_cycles=renewed.ended_cycles,
     )
 
 
-async def _renew(directory: Path, info: ArchiveInfo, *, stopped: bool) -> tuple[list[Project], int]:
-    """Makes what was unpacked a state of its own; its projects, and how many runs it ended."""
+def _put_files_back(directory: Path) -> dict[str, frozenset[str]]:
+    """The ids of releases that are there again, by project."""
+    kept = {}
+    for copy in directory.glob(f"projects/*/{FILES_NAME}"):
+        with copy.open("rb") as file:
+            kept[copy.parent.name] = put_files_back(file, copy.parent)
+        copy.unlink()
+    return kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Renewed:
+    projects: list[Project]
+    ended_runs: int
+    ended_cycles: int
+
+
+async def _renew(
+    directory: Path, info: ArchiveInfo, releases: Mapping[str, frozenset[str]], *, stopped: bool
+) -> _Renewed:
+    """Makes what was unpacked a state of its own. releases: with their files, by project."""
     clock = SystemClock()
-    store = await SqliteStateStore.open(directory / STORE_NAME)
+    database = await SqliteDatabase.open(directory / STORE_NAME)
+    store, journal = SqliteStateStore(database), SqliteJournal(database)
     try:
+        cycles = await end_cycles(store, journal, now=clock.now())
         asked = {project.project_id: project.desired for project in await store.projects()}
         projects = await renew_store(
             store, new_log_id=clock.new_id, now=clock.now(), stopped=stopped
         )
+        for project in projects:
+            known = releases.get(project.project_id, frozenset())
+            await note_missing_files(journal, project.project_id, known, now=clock.now())
         await store.append_events(
             Event(
                 event_type="server.restored",
@@ -104,7 +142,7 @@ async def _renew(directory: Path, info: ArchiveInfo, *, stopped: bool) -> tuple[
             )
         )
     finally:
-        await store.aclose()
+        await database.aclose()
     ended = 0
     for project in projects:
         place = directory / "projects" / project.project_id
@@ -116,7 +154,7 @@ async def _renew(directory: Path, info: ArchiveInfo, *, stopped: bool) -> tuple[
             kept = place / SUPERVISORS / supervisor_id
             kept.mkdir(mode=0o700, parents=True)
             state.save(str(kept))
-    return projects, ended
+    return _Renewed(projects=projects, ended_runs=ended, ended_cycles=len(cycles))
 
 
 def _last_state(project: Project, last: LastRun, supervisor_id: str, asked: DesiredState) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -11,11 +12,20 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO
 
+from att_server.core.tokens import masked
+
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 MAX_BYTES = 10_000_000
 KEPT = 5
 
 log = logging.getLogger(__name__)
+
+
+def log_to_stderr(level: str) -> None:
+    """Writes what is logged from `level` on to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(MaskingFormatter(FORMAT))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 @contextmanager
@@ -35,7 +45,7 @@ def server_log(path: Path, *, max_bytes: int = MAX_BYTES, kept: int = KEPT) -> I
         log.warning("no log is kept in %s: %s", path, error)
         yield
         return
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(MaskingFormatter(FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)
     try:
@@ -57,6 +67,14 @@ def server_log(path: Path, *, max_bytes: int = MAX_BYTES, kept: int = KEPT) -> I
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+class MaskingFormatter(logging.Formatter):
+    """Writes records without the tokens that somebody has put where none belongs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's lines."""
+        return masked(super().format(record))
 
 
 class _PrivateFiles(RotatingFileHandler):

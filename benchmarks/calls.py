@@ -1,61 +1,75 @@
-"""Calls: starting an app, and a small unary call alone and sixteen at a time."""
+"""Calls: a small unary call alone, with a token, and sixteen at a time."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
+import sys
 import time
-from datetime import timedelta
 
+import att_client
+from att_client import Config
 from benchmarks.figures import Figure, percentile
 from benchmarks.stage import Stage
 
 IN_FLIGHT = 16
 
 
-async def measure(stage: Stage, *, starts: int, calls: int, rounds: int) -> list[Figure]:
-    """Start to running, and GetRuntime."""
+async def measure(stage: Stage, *, calls: int, rounds: int) -> list[Figure]:
+    """GetRuntime of an app that runs."""
     await stage.project("calls", "sleep", "3600")
-    figures = [await start(stage, starts)]
     await stage.client.runtimes.start("calls")
-    return [*figures, await alone(stage, calls, rounds), await together(stage, calls, rounds)]
-
-
-async def start(stage: Stage, starts: int) -> Figure:
-    """Milliseconds from the call of a start until the app runs; by turns with fork and exec."""
-    figure = Figure(
-        name="start: call → running", unit="ms", mark="< 10 ms, aim 4 ms", peer="fork and exec"
-    )
-    for _ in range(starts):
-        begin = time.perf_counter()
-        await stage.client.runtimes.start("calls")
-        figure.samples.append((time.perf_counter() - begin) * 1e3)
-        await stage.client.runtimes.stop("calls", grace=timedelta(0))
-        figure.peer_samples.append(fork_and_exec())
-    return figure
-
-
-def fork_and_exec() -> float:
-    """Milliseconds until a child runs its program."""
-    begin = time.perf_counter()
-    child = subprocess.Popen(["sleep", "3600"])  # returns when exec has succeeded
-    took = (time.perf_counter() - begin) * 1e3
-    child.kill()
-    child.wait()
-    return took
+    return [
+        await alone(stage, calls, rounds),
+        await with_token(stage, calls, rounds),
+        await together(stage, calls, rounds),
+    ]
 
 
 async def alone(stage: Stage, calls: int, rounds: int) -> Figure:
     """Milliseconds of a call, one after the other."""
-    figure = Figure(name="GetRuntime p50, one in flight", unit="ms", mark="< 0.6 ms")
+    figure = Figure(name="GetRuntime p50, one in flight", unit="ms", mark="< 0.6 ms", limit=0.6)
     for _ in range(rounds):
         samples = []
         for _ in range(calls):
-            begin = time.perf_counter()
-            await stage.client.runtimes.get("calls")
-            samples.append((time.perf_counter() - begin) * 1e3)
+            samples.append(await took(stage.client) * 1e3)
         figure.samples.append(percentile(samples, 0.50))
     return figure
+
+
+async def with_token(stage: Stage, calls: int, rounds: int) -> Figure:
+    """Microseconds that a call takes longer with a token than as the socket's own user.
+
+    The two call by turns, on connections of their own.
+    """
+    figure = Figure(name="what a token adds to it, p50", unit="µs", mark="< 100 µs", limit=100)
+    config = Config(target=stage.client.target, token=await token(stage))
+    async with att_client.connect(config=config) as holder:
+        for _ in range(rounds):
+            own, held = [], []
+            for _ in range(calls):
+                own.append(await took(stage.client))
+                held.append(await took(holder))
+            added = percentile(held, 0.50) - percentile(own, 0.50)
+            figure.samples.append(added * 1e6)
+    return figure
+
+
+async def took(client: att_client.Client) -> float:
+    """The seconds of a call."""
+    begin = time.perf_counter()
+    await client.runtimes.get("calls")
+    return time.perf_counter() - begin
+
+
+async def token(stage: Stage) -> str:
+    """A token of a viewer."""
+    making = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "att_server", "token", "create", "--role", "viewer"),
+        *("--name", "bench", "--state-dir", str(stage.directory / "state")),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    made, _ = await making.communicate()
+    return made.decode().strip()
 
 
 async def together(stage: Stage, calls: int, rounds: int) -> Figure:
@@ -64,6 +78,7 @@ async def together(stage: Stage, calls: int, rounds: int) -> Figure:
         name=f"GetRuntime, {IN_FLIGHT} in flight",
         unit="calls/s",
         mark="> 4,000 /s",
+        limit=4000,
         higher_is_better=True,
     )
 

@@ -1,4 +1,4 @@
-"""What a measurement gives: samples of ATT and of a peer, taken by turns."""
+"""What a measurement gives: samples of ATT and of its peers, taken by turns."""
 
 from __future__ import annotations
 
@@ -6,22 +6,33 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+ATT = "ATT"
+
 
 @dataclass(slots=True, kw_only=True)
 class Figure:
     """One row of the report.
 
-    samples, peer_samples: one value a round, in `unit`; less is better unless
-    `higher_is_better`. mark: what performance asks for, in words; empty: nothing.
+    mark: what performance asks for, in words; empty: nothing.
+    limit: the mark as a number, for ATT's median; or with `limit_of`, a peer, for
+        ATT's median over that peer's. Less is better unless `higher_is_better`.
+    samples: one value a round, in `unit`. peers: the same of each peer.
+    missing: why a peer has no samples.
     """
 
     name: str
     unit: str
     mark: str = ""
-    peer: str = ""
+    limit: float | None = None
+    limit_of: str = ""
     higher_is_better: bool = False
     samples: list[float] = field(default_factory=list)
-    peer_samples: list[float] = field(default_factory=list)
+    peers: dict[str, list[float]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, value: float) -> None:
+        """Adds a sample of ATT or of a peer."""
+        (self.samples if name == ATT else self.peers.setdefault(name, [])).append(value)
 
     @property
     def median(self) -> float:
@@ -29,14 +40,33 @@ class Figure:
         return statistics.median(self.samples)
 
     @property
-    def peer_median(self) -> float | None:
-        """The median of the peer's samples; None without a peer."""
-        return statistics.median(self.peer_samples) if self.peer_samples else None
+    def peer_medians(self) -> dict[str, float]:
+        """The median of each peer."""
+        return {name: statistics.median(samples) for name, samples in self.peers.items()}
 
     @property
-    def ratio(self) -> float | None:
-        """ATT's median over the peer's; None without a peer."""
-        return self.median / self.peer_median if self.peer_median else None
+    def ratios(self) -> dict[str, float]:
+        """ATT's median over each peer's; of a peer whose median is 0 there is none."""
+        return {name: self.median / median for name, median in self.peer_medians.items() if median}
+
+    @property
+    def ahead_of_it(self) -> list[str]:
+        """The peers that are better than ATT, the best first."""
+        medians = self.peer_medians
+        better = [
+            name
+            for name, median in medians.items()
+            if (median > self.median if self.higher_is_better else median < self.median)
+        ]
+        return sorted(better, key=medians.__getitem__, reverse=self.higher_is_better)
+
+    @property
+    def held(self) -> bool | None:
+        """Whether the mark is held; None where it is no number, or was not measured."""
+        value = self.ratios.get(self.limit_of) if self.limit_of else self.median
+        if self.limit is None or value is None:
+            return None
+        return value >= self.limit if self.higher_is_better else value <= self.limit
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

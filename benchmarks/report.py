@@ -1,4 +1,4 @@
-"""Writes what a run measured: a Markdown table, JSON, and plots where matplotlib is there."""
+"""Writes what a run measured: a Markdown table and JSON, of which `plots.py` makes plots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.figures import Figure
@@ -20,18 +19,43 @@ from benchmarks.figures import Figure
 RESULTS = Path(__file__).with_name("results")
 
 
-def write(figures: Sequence[Figure], *, title: str) -> Path:
-    """Writes the report into a new directory of `results/`; returns the Markdown file."""
+def new_folder(title: str) -> Path:
+    """A new directory of `results/`."""
     folder = RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{title}"
     folder.mkdir(parents=True)
+    return folder
+
+
+def write(figures: Sequence[Figure], folder: Path) -> Path:
+    """Writes the report, in place of one that is there; returns the Markdown file."""
     facts = machine()
+    data = [
+        {
+            **asdict(figure),
+            "median": figure.median,
+            "peer_medians": figure.peer_medians,
+            "ratios": figure.ratios,
+            "held": figure.held,
+            "ahead_of_it": figure.ahead_of_it,
+        }
+        for figure in figures
+    ]
+    return write_files(folder, markdown(figures, facts), {"machine": facts, "figures": data})
+
+
+def write_files(folder: Path, page: str, data: object) -> Path:
+    """Writes a page and its data; returns the page's file."""
     report = folder / "report.md"
-    report.write_text(markdown(figures, facts))
-    data = {"machine": facts, "figures": [{**asdict(f), "ratio": f.ratio} for f in figures]}
+    report.write_text(page)
     (folder / "report.json").write_text(json.dumps(data, indent=2) + "\n")
-    if find_spec("matplotlib"):
-        plot(figures, folder / "ratios.png")
     return report
+
+
+def plot(report: Path, peers: Path) -> None:
+    """Draws the data beside the page, with what `benchmarks.peers` installed for it."""
+    python = str(peers.absolute() / "plots" / "bin" / "python")
+    data = str(report.with_suffix(".json"))
+    subprocess.run([python, "-m", "benchmarks.plots", data], cwd=RESULTS.parents[1], check=True)
 
 
 def machine() -> dict[str, str]:
@@ -67,45 +91,46 @@ def fsync_time() -> float:
 
 
 def markdown(figures: Sequence[Figure], facts: dict[str, str]) -> str:
-    """The report as a page."""
+    """The report as a page: what was missed and who was better stands there like the rest."""
     rows = [
-        "| what | ATT | peer | ratio | mark | samples |",
+        "| what | ATT | peers, and ATT over each | mark | ahead of ATT | samples |",
         "|---|---|---|---|---|---|",
         *(row(figure) for figure in figures),
     ]
-    told = ", ".join(f"{key} {value}" for key, value in facts.items())
-    note = "Medians. ATT and the peer ran by turns; compare the ratio, not the times."
-    return "\n".join([f"# Benchmark\n\n{told}\n\n{note}\n", *rows]) + "\n"
+    missing = [
+        f"- {figure.name}: {name} {why}."
+        for figure in figures
+        for name, why in figure.missing.items()
+    ]
+    note = "Medians. ATT and its peers ran by turns; compare the ratios, not the times."
+    told = ["", "Not measured:", "", *missing] if missing else []
+    return "\n".join([f"# Benchmark\n\n{described(facts)}\n\n{note}\n", *rows, *told]) + "\n"
+
+
+def described(facts: dict[str, str]) -> str:
+    """The machine in one line."""
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 def row(figure: Figure) -> str:
     """One row of the table."""
-    peer, ratio = "–", "–"
-    if figure.peer_median is not None and figure.ratio is not None:
-        peer = f"{number(figure.peer_median)} {figure.unit} ({figure.peer})"
-        ratio = f"{figure.ratio:.2f} ×"
-    att = f"{number(figure.median)} {figure.unit}"
-    cells = [figure.name, att, peer, ratio, figure.mark or "–", str(len(figure.samples))]
+    peers = [
+        f"{name} {number(median)}"
+        + (f" ({figure.ratios[name]:.2f} ×)" if name in figure.ratios else "")
+        for name, median in figure.peer_medians.items()
+    ]
+    verdict = {True: " **held**", False: " **missed**", None: ""}[figure.held]
+    cells = [
+        figure.name,
+        f"{number(figure.median)} {figure.unit}",
+        " · ".join(peers) or "–",
+        f"{figure.mark or '–'}{verdict}",
+        ", ".join(figure.ahead_of_it) or "–",
+        str(len(figure.samples)),
+    ]
     return f"| {' | '.join(cells)} |"
 
 
 def number(value: float) -> str:
     """Three digits that matter."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def plot(figures: Sequence[Figure], file: Path) -> None:
-    """Bars of ATT over its peer, a line at 1."""
-    import matplotlib.figure
-
-    compared = [figure for figure in figures if figure.ratio]
-    chart = matplotlib.figure.Figure(figsize=(8, 1 + 0.5 * len(compared)), layout="constrained")
-    axes = chart.subplots()
-    axes.barh(
-        [f"{figure.name}\nover {figure.peer}" for figure in compared],
-        [figure.ratio or 0 for figure in compared],
-    )
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.invert_yaxis()
-    axes.set_xlabel("ratio of medians, ATT over peer (less is better)")
-    chart.savefig(file)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

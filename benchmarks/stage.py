@@ -57,12 +57,18 @@ def load(kind: str, *arguments: object) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def stage() -> AsyncIterator[Stage]:
-    """Starts a server and connects to it; afterwards ends its apps, itself and its files."""
+async def stage(module: Sequence[str] = ("att_server",)) -> AsyncIterator[Stage]:
+    """Starts a server and connects to it; afterwards ends its apps, itself and its files.
+
+    module: what runs the server, and arguments before those of `att serve`.
+    """
     directory = Path(tempfile.mkdtemp(prefix="att-bench-"))
     try:
         state = directory / "state"
-        async with serve(state) as server, att_client.connect(f"unix:{state}/att.sock") as client:
+        async with (
+            serve(state, module) as server,
+            att_client.connect(f"unix:{state}/att.sock") as client,
+        ):
             try:
                 yield Stage(client=client, directory=directory, server_pid=server.pid)
             finally:
@@ -72,16 +78,11 @@ async def stage() -> AsyncIterator[Stage]:
 
 
 @contextlib.asynccontextmanager
-async def serve(state: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def serve(
+    state: Path, module: Sequence[str] = ("att_server",)
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A server process on `state`, ready for calls."""
-    command: Sequence[str] = [
-        sys.executable,
-        "-m",
-        "att_server",
-        "serve",
-        "--state-dir",
-        str(state),
-    ]
+    command = [sys.executable, "-m", *module, "serve", "--state-dir", str(state)]
     server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert server.stdout is not None
     try:

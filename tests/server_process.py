@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,9 @@ from typing import Self
 
 import psutil
 
-PATIENCE = 30.0
+from tests import canary
+
+PATIENCE = 60.0
 """Seconds after which something that does not happen has failed."""
 
 
@@ -44,13 +47,19 @@ class ServerProcess:
     """
 
     def __init__(
-        self, state_dir: Path, *options: str, environ: Mapping[str, str] | None = None
+        self,
+        state_dir: Path,
+        *options: str,
+        environ: Mapping[str, str] | None = None,
+        module: str = "att_server",
     ) -> None:
-        """environ: over the environment of the tests."""
+        """environ: over the environment of the tests. module: run in place of the server's."""
+        self.module = module
         self.state_dir = state_dir
         self.options = options
         self.environ = {} if environ is None else environ
         self.process: subprocess.Popen[str] | None = None
+        self.ready = ""
 
     @property
     def target(self) -> str:
@@ -66,7 +75,7 @@ class ServerProcess:
         log = (self.state_dir.parent / f"{self.state_dir.name}.log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "att_server", "--state-dir", self.state_dir, *self.options],
+                [sys.executable, "-m", self.module, "--state-dir", self.state_dir, *self.options],
                 env={**os.environ, **self.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -76,6 +85,7 @@ class ServerProcess:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("att: ready"), f"{line!r}, see {log.name}"
+        self.ready = line
 
     def kill(self) -> None:
         """SIGKILL, and returns when it is gone."""
@@ -88,6 +98,11 @@ class ServerProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code, once it has ended by itself."""
+        assert self.process is not None
         code = self.process.wait(PATIENCE)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -111,6 +126,7 @@ class ServerProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        found = [] if self.process is None else canary.in_children(self.pid)
         if self.process is not None:
             self.kill()
         for state in self.supervisor_states():
@@ -118,8 +134,10 @@ class ServerProcess:
             assert isinstance(pid, int)
             ended = state["state"] in ("stopped", "exited", "failed")
             if not ended and alive(pid) and psutil.Process(pid).name() == "att-supervisor":
-                os.kill(pid, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it ends just now
+                    os.kill(pid, signal.SIGTERM)
                 wait_until(partial(_gone, pid), f"the end of supervisor {pid}")
+        assert found == []
 
 
 def _gone(pid: int) -> bool:

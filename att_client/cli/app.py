@@ -8,13 +8,29 @@ from typing import Annotated
 
 import typer
 
-from att_client.cli import backup, demo, doctor, events, health, logs, project, runtime, serve
-from att_client.cli.exits import EXIT_CODES_HELP, CommandError, ExitCode
-from att_client.cli.output import Output
+from att_client.cli import (
+    backup,
+    cycle,
+    demo,
+    doctor,
+    events,
+    health,
+    log,
+    logs,
+    mcp,
+    project,
+    release,
+    rollback,
+    runtime,
+    serve,
+    token,
+)
+from att_client.cli.exits import EXIT_CODES_HELP
+from att_client.cli.running import run_command
 
 app = typer.Typer(
     name="att",
-    help="Run agent apps, follow their logs and lose nothing.",
+    help="Run agent apps, follow their logs and ship new versions; lose nothing.",
     epilog=EXIT_CODES_HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -24,12 +40,20 @@ demo.register(app)
 doctor.register(app)
 serve.register(app)
 backup.register(app)
+token.register(app)
 app.add_typer(project.commands, name="project", rich_help_panel="Apps")
 app.add_typer(project.commands, name="projects", hidden=True)
 runtime.register(app)
 health.register(app)
 logs.register(app)
+app.add_typer(log.commands, name="log", rich_help_panel="Apps")
 events.register(app)
+app.add_typer(cycle.commands, name="cycle", rich_help_panel="Releases")
+app.add_typer(cycle.commands, name="cycles", hidden=True)
+app.add_typer(release.commands, name="release", rich_help_panel="Releases")
+app.add_typer(release.commands, name="releases", hidden=True)
+rollback.register(app)
+app.add_typer(mcp.commands, name="mcp", rich_help_panel="Agents")
 
 
 def _print_version(wanted: bool) -> None:
@@ -52,20 +76,4 @@ def _att(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs `att` with `arguments` and returns its exit code."""
-    try:
-        return app(list(arguments), prog_name="att", standalone_mode=False) or ExitCode.DONE
-    except typer.TyperException as error:
-        return _usage(error, as_json="--json" in arguments)
-    except typer.Abort:
-        return ExitCode.FAILED
-
-
-def _usage(error: typer.TyperException, *, as_json: bool) -> int:
-    # No message: the command was called without arguments and its help was printed.
-    message = error.format_message().strip()
-    if message:
-        context = getattr(error, "ctx", None)
-        path = "att" if context is None else context.command_path
-        message = f"{message.rstrip('.')}. Try `{path} --help`."
-        Output(as_json=as_json).error(CommandError("USAGE", message, exit_code=ExitCode.USAGE))
-    return ExitCode.USAGE
+    return run_command(app, arguments, "att")

@@ -11,28 +11,30 @@ from att_client.cli.output import Output
 from att_client.cli.serve import server_command
 from att_client.cli.session import reported
 
-_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""The context of a command whose words are the server's module's to read."""
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     for command in (backup, restore):
-        app.command(rich_help_panel="Server", add_help_option=False, context_settings=_PASSED_ON)(
+        app.command(rich_help_panel="Server", add_help_option=False, context_settings=PASSED_ON)(
             command
         )
 
 
 def backup(context: typer.Context) -> None:
     """Back up a server's state, also while it runs; `att backup --help` lists the options."""
-    _become("backup", context.args)
+    become("backup", context.args)
 
 
 def restore(context: typer.Context) -> None:
     """Make a state directory from a backup; `att restore --help` lists the options."""
-    _become("restore", context.args)
+    become("restore", context.args)
 
 
-def _become(command: str, arguments: list[str]) -> None:
+def become(command: str, arguments: list[str]) -> None:
+    """Goes on as the server's module; does not return."""
     with reported(Output(as_json="--json" in arguments)):
         words = server_command()
         sys.stdout.flush()

@@ -26,6 +26,8 @@ from att_client.cli.exits import CommandError
 from att_client.cli.output import to_plain
 
 START_TIMEOUT = timedelta(seconds=10)
+STEP_TIMEOUT = 20.0
+"""Bounds, in seconds, what a demo waits for."""
 END_TIMEOUT = 20.0
 
 
@@ -41,6 +43,11 @@ class ServerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self.ready = False
         """Whether the last start serves, as far as this side knows."""
+
+    @property
+    def target(self) -> str:
+        """Where it serves."""
+        return f"unix:{self._state_dir}/att.sock"
 
     @property
     def pid(self) -> int:
@@ -59,6 +66,7 @@ class ServerProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log_file,
+                env=_environment(),
                 start_new_session=True,
             )
         assert self._process.stdout is not None
@@ -97,6 +105,12 @@ class ServerProcess:
         if process is not None and process.returncode is None:
             process.send_signal(number)
             await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    # What an app calls `python3` is the Python that has ATT: the host's may be too old.
+    path = [os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]
+    return os.environ | {"PATH": os.pathsep.join(path)}
 
 
 class Tally:
@@ -158,7 +172,7 @@ async def ask_app(port: int, page: str, body: object = None) -> dict[str, object
     def ask() -> dict[str, object]:
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"http://127.0.0.1:{port}{page}", data=data)
-        with urlopen(request, timeout=5) as response:
+        with urlopen(request, timeout=5) as response:  # noqa: S310 - of this host, over http
             answer = json.load(response)
         assert isinstance(answer, dict)
         return answer
@@ -180,7 +194,7 @@ def example_command(port: int, rate: int, printed_file: Path) -> list[str]:
 
 
 @asynccontextmanager
-async def no_app_left(target: str, server: ServerProcess, project_id: str) -> AsyncIterator[None]:
+async def no_app_left(server: ServerProcess, project_id: str) -> AsyncIterator[None]:
     """Ends the project's app whatever happens inside, also with no server left to ask."""
     try:
         yield
@@ -190,9 +204,17 @@ async def no_app_left(target: str, server: ServerProcess, project_id: str) -> As
                 await server.kill()
                 await server.start()
             # A new connection: the old one may wait to try again.
-            async with att_client.connect(target) as att:
+            async with att_client.connect(server.target) as att:
                 with contextlib.suppress(att_client.ProjectNotFoundError):
+                    await _end_cycles(att, project_id)
                     await att.runtimes.stop(project_id, grace=timedelta(seconds=1))
+
+
+async def _end_cycles(att: att_client.Client, project_id: str) -> None:
+    # A cycle holds the project, and would start what is stopped here.
+    async for cycle in att.bootstrap.list(project_id, active_only=True):
+        await att.bootstrap.cancel(cycle.cycle_id)
+        await att.bootstrap.wait(cycle.cycle_id)
 
 
 @contextmanager
@@ -200,7 +222,10 @@ def temporary_directory() -> Iterator[Path]:
     """A directory short enough for a socket path, removed at the end."""
     parent = tempfile.gettempdir()
     directory = Path(
-        tempfile.mkdtemp(prefix="att-demo-", dir=parent if len(parent) < 60 else "/tmp")
+        tempfile.mkdtemp(
+            prefix="att-demo-",
+            dir=parent if len(parent) < 60 else "/tmp",  # noqa: S108 - mkdtemp's own name in it
+        )
     )
     try:
         yield directory

@@ -152,6 +152,8 @@ def _server(target: str | None) -> tuple[Check, Path | None]:
         return check("server", False, str(error) or "no answer", advice, Verdict.WARN), None
     except att_client.ConfigInvalidError:
         raise
+    except att_client.UnauthenticatedError as error:
+        return check("server", False, error.message, "set ATT_TOKEN_FILE"), None
     except att_client.AttError as error:
         return check("server", False, error.message, "look at the server's log"), None
     detail = f"version {info.version}, pid {info.pid}, {info.state_dir}"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 import stat
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -62,6 +62,10 @@ def state_checks(directory: Path) -> Iterator[Check]:
     if os.path.lexists(directory):
         usable = _directory(directory)
     yield usable
+    if os.path.lexists(directory / "settings.toml"):
+        yield _server_settings(directory / "settings.toml")
+    if os.path.lexists(directory / "refused.json"):
+        yield _last_start(directory / "refused.json")
     yield from _disk(directory, existing)
     yield _socket_path(directory)
     if existing == directory and usable.verdict is Verdict.OK:
@@ -71,22 +75,50 @@ def state_checks(directory: Path) -> Iterator[Check]:
         yield _clock(directory, holder)
 
 
+def _server_settings(path: Path) -> Check:
+    """The server's own settings decide on gates; what they may say, the server checks."""
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            tomllib.load(file)
+        wrong = ""
+    except (OSError, ValueError) as error:
+        return check("server settings", False, f"{path}: {error}", "correct or remove the file")
+    if status.st_uid != os.geteuid():
+        wrong = f"belongs to the user {status.st_uid}"
+    elif status.st_mode & 0o077:
+        wrong = f"has mode {stat.S_IMODE(status.st_mode):04o}"
+    return check(
+        "server settings",
+        not wrong,
+        f"{path} {wrong or 'is its owner’s alone'}",
+        f"have it belong to the server's user, and `chmod 600 {path}`: cycles fail until then",
+    )
+
+
+def _last_start(path: Path) -> Check:
+    """Why the server does not serve, in its own words; the next one that does removes the file."""
+    form = _json(path)
+    detail = f"refused at {form.get('time')}: {form.get('reason')}: {form.get('message')}"
+    return check("last start", False, detail, "do what it says, and run `att serve` again")
+
+
 def find_holder(directory: Path) -> Holder | None:
-    """The process that holds the state directory, as the kernel knows it."""
+    """The process that holds the state directory, as the lock says and the kernel knows.
+
+    /proc/locks would name who locked first: a server hands its lock on.
+    """
     path = directory / "att.lock"
     try:
-        number = path.stat().st_ino
         form = _json(path)
-        locks = Path("/proc/locks").read_text()
+        pid = form.get("pid")
+        if not isinstance(pid, int):
+            return None
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            if descriptor.exists() and descriptor.samefile(path):
+                return Holder(pid=pid, start_time=_time(form.get("start_time")))
     except OSError:
         return None
-    recorded = form.get("pid")
-    for found in re.finditer(r"FLOCK +ADVISORY +WRITE (\d+) \S+:(\d+) ", locks):
-        pid = int(found[1])
-        # The kernel names the device as not every filesystem does, so the pid decides.
-        if int(found[2]) == number and pid == recorded:
-            start = _time(form.get("start_time"))
-            return Holder(pid=pid, start_time=start)
     return None
 
 

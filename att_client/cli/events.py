@@ -27,6 +27,15 @@ def events(
             show_default=False,
         ),
     ] = "",
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="The audit records instead: each call that needs more than a viewer, before it "
+            "was made and how it ended, and each that was denied. All of them, as JSON lines: "
+            "--audit --cursor 0 --json.",
+        ),
+    ] = False,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on with every event that comes.")
     ] = False,
@@ -52,22 +61,30 @@ def events(
     async def call(att: att_client.Client) -> None:
         following = cursor
         if following is None:
-            page = await att.events.list(project_id=project, page_size=max(tail, 1), tail=True)
+            page = await att.events.list(
+                project_id=project, audit=audit, page_size=max(tail, 1), tail=True
+            )
             for event in page.events[len(page.events) - min(tail, len(page.events)) :]:
                 show(event)
             following = page.cursor
         elif not follow:
             has_more = True
             while has_more:
-                page = await att.events.list(project_id=project, cursor=following, page_size=1000)
+                page = await att.events.list(
+                    project_id=project, audit=audit, cursor=following, page_size=1000
+                )
                 for event in page.events:
                     show(event)
                 following, has_more = page.cursor, page.has_more
         if follow:
-            async for event in att.events.watch(project_id=project, cursor=following):
+            async for event in att.events.watch(project_id=project, audit=audit, cursor=following):
                 show(event)
 
     run(call, target=target, output=output)
+
+
+_CALLS = ("audit.intent", "audit.outcome", "audit.denied")
+_OF_CALLS = ("method", "peer", "arguments")
 
 
 def _text(event: att_client.Event) -> str:
@@ -75,8 +92,10 @@ def _text(event: att_client.Event) -> str:
         local_time(event.time),
         f"{event.event_type:<24}",
         event.project_id,
+        f"run {event.run_id}" if event.run_id else "",
         event.reason,
         f"by {event.principal}" if event.principal else "",
         event.message,
+        *(event.attributes.get(name, "") for name in _OF_CALLS if event.event_type in _CALLS),
     ]
     return printable("  ".join(part for part in parts if part))

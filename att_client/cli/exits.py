@@ -58,9 +58,12 @@ def from_call(error: att_client.AttError) -> CommandError:
     if isinstance(error, att_client.UnavailableError) and error.reason in _NO_SERVER:
         target = error.metadata.get("target")
         what = f"No ATT server answers at {target}." if target else error.message
+        do = "Start one with `att serve`, or name another with --target or ATT_TARGET."
+        # Over TLS there is more that can be wrong, and the message says what.
+        message = error.message if "cause" in error.metadata else f"{what} {do}"
         return CommandError(
             error.reason or "SERVER_NOT_REACHABLE",
-            f"{what} Start one with `att serve`, or name another with --target or ATT_TARGET.",
+            message,
             exit_code=ExitCode.UNREACHABLE,
             metadata=error.metadata,
         )

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,11 @@ class Output:
         _console(stderr=False).print(text, style=style, markup=False, highlight=False)
 
     def note(self, text: str) -> None:
-        """Prints a dim line for people on stderr."""
-        _console(stderr=True).print(text, style="dim", markup=False, highlight=False)
+        """Prints a dim line for people on stderr. Nothing ends where nobody can read it."""
+        dim = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        with suppress(OSError):
+            sys.stderr.write(f"\x1b[2m{text}\x1b[0m\n" if dim else f"{text}\n")
+            sys.stderr.flush()
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Prints rows under their columns."""
@@ -77,7 +81,7 @@ class Output:
         return _console(stderr=True).status(escape(text))
 
     def error(self, error: CommandError) -> None:
-        """Prints an error on stderr: one line, with the reason at its end."""
+        """Prints an error on stderr: a line with the reason at its end, below it what it quotes."""
         if self.as_json:
             fields = {
                 "reason": error.reason,
@@ -86,10 +90,11 @@ class Output:
             }
             sys.stderr.write(json.dumps({"error": fields}) + "\n")
             return
+        said, *quoted = error.message.splitlines() or [""]
         console = _console(stderr=True)
         console.print("error: ", style="bold red", end="", markup=False, soft_wrap=True)
         console.print(
-            f"{printable(error.message)} ({error.reason})",
+            "\n".join([f"{printable(said)} ({error.reason})", *map(printable, quoted)]),
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -126,6 +131,13 @@ def _console(*, stderr: bool) -> Console:
 def printable(text: str) -> str:
     """`text` on one line, without the control characters that could drive a terminal."""
     return "".join(c if c.isprintable() else " " if c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def quiet_stdout() -> None:
+    """Sends what Python still holds for a closed stdout nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def to_plain(value: object) -> object:

@@ -1,4 +1,4 @@
-"""`att project`: create, list, show, update, delete."""
+"""`att project`: create, list, show, update, mode, delete."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +21,25 @@ from att_client.cli.settings_options import SettingsOptions, takes_settings
 from att_client.cli.settings_text import settings_facts
 
 commands = typer.Typer(
-    help="Create, list, show, update and delete projects.",
+    help="Create, list, show, update and delete projects, and set what they let happen.",
     epilog=EXIT_CODES_HELP,
     no_args_is_help=True,
 )
+
+
+class Mode(StrEnum):
+    """What a project lets happen."""
+
+    NORMAL = "normal"
+    SAFE = "safe"
+    FROZEN = "frozen"
+
+
+_MODES = {
+    Mode.NORMAL: att_client.ProjectMode.NORMAL,
+    Mode.SAFE: att_client.ProjectMode.SAFE,
+    Mode.FROZEN: att_client.ProjectMode.FROZEN,
+}
 
 NewProjectId = Annotated[
     str,
@@ -162,6 +178,33 @@ def update(
     run(call, target=target, output=output)
 
 
+@commands.command("mode", epilog=EXIT_CODES_HELP)
+def mode(
+    project_id: ProjectId,
+    wanted: Annotated[
+        Mode,
+        typer.Argument(
+            metavar="normal|safe|frozen",
+            help="normal: all is allowed; this leaves safe mode. safe: nothing happens by itself. "
+            "frozen: no cycle and no rollback.",
+            show_default=False,
+        ),
+    ],
+    reason: Annotated[
+        str, typer.Option(help="Why, for whoever looks at the project or its events.")
+    ] = "",
+    target: Target = None,
+    as_json: Json = False,
+) -> None:
+    """Set what a project lets happen; needs a token with the role admin."""
+    output = Output(as_json=as_json)
+
+    async def call(att: att_client.Client) -> None:
+        _show(output, await att.projects.set_mode(project_id, _MODES[wanted], reason=reason))
+
+    run(call, target=target, output=output)
+
+
 @commands.command("delete", epilog=EXIT_CODES_HELP)
 def delete(
     project_id: ProjectId,
@@ -221,6 +264,14 @@ def command_text(project: att_client.Project) -> str:
     return shlex.join(settings.command) if settings else ""
 
 
+def _mode_facts(project: att_client.Project) -> dict[str, str]:
+    """What there is to say of a project that is not in its normal mode."""
+    if project.mode is att_client.ProjectMode.NORMAL:
+        return {}
+    why = f": {project.mode_reason}" if project.mode_reason else ""
+    return {"mode": f"{project.mode.name.lower()}{why}"}
+
+
 def _show(output: Output, project: att_client.Project) -> None:
     if output.as_json:
         output.item(project)
@@ -230,6 +281,7 @@ def _show(output: Output, project: att_client.Project) -> None:
         {
             "project": project.project_id,
             "path": project.path,
+            **_mode_facts(project),
             **settings_facts(settings),
             "created": local_time(project.create_time),
             "att.toml": project.settings_error,

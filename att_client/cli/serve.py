@@ -31,11 +31,12 @@ INSTALL_SERVER = 'pip install "att-control[server]"'
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    app.command(
-        rich_help_panel="Server",
-        add_help_option=False,
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )(serve)
+    for command in (serve, launch):
+        app.command(
+            rich_help_panel="Server",
+            add_help_option=False,
+            context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        )(command)
     app.command(epilog=EXIT_CODES_HELP, rich_help_panel="Server")(shutdown)
 
 
@@ -45,6 +46,14 @@ def serve(context: typer.Context) -> None:
         command = server_command()
         sys.stdout.flush()
         os.execv(command[0], [*command, "serve", *context.args])
+
+
+def launch(context: typer.Context) -> None:
+    """Keep the server of the right release running; options are those of `att serve`."""
+    with reported(Output(as_json=False)):
+        command = server_command()
+        sys.stdout.flush()
+        os.execv(command[0], [*command, "launch", *context.args])
 
 
 def shutdown(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,15 +15,15 @@ import typer
 
 import att_client
 from att_client.cli.exits import CommandError, ExitCode, from_call, usage_error
-from att_client.cli.output import Output, printable
+from att_client.cli.output import Output, printable, quiet_stdout
 
 Target = Annotated[
     str | None,
     typer.Option(
         "--target",
         metavar="TARGET",
-        help="The server, as unix:/path/att.sock. Default: ATT_TARGET, else the socket in the "
-        "state directory.",
+        help="The server, as unix:/path/att.sock, or over TLS as HOST:PORT. Default: ATT_TARGET, "
+        "else the socket in the state directory.",
         show_default=False,
     ),
 ]
@@ -114,13 +113,6 @@ class _NoteHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._output.note(printable(record.getMessage()))
-
-
-def quiet_stdout() -> None:
-    """Sends what Python still holds for a closed stdout nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s|m|h|d)?")

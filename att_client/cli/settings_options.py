@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 import att_client
 from att_client.cli.exits import usage_error
+from att_client.cli.option_group import takes
 from att_client.cli.session import parse_duration
 
 _APP = "How the app runs"
@@ -207,36 +206,8 @@ class SettingsOptions:
 _PROBE_BOUNDS = ("interval", "timeout", "threshold", "deadline")
 
 
-def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of SettingsOptions, for its parameter `options`.
-
-    typer reads the options of a command from its signature, so that is where
-    they are put, in place of the parameter.
-    """
-    hints = get_type_hints(function, include_extras=True)
-    option_hints = get_type_hints(SettingsOptions, include_extras=True)
-    options = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=option_hints[field.name],
-        )
-        for field in fields(SettingsOptions)
-    ]
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.name != "options"
-    ]
-
-    @functools.wraps(function)
-    def command(**arguments: Any) -> None:
-        given = {option.name: arguments.pop(option.name) for option in options}
-        function(options=SettingsOptions(**given), **arguments)
-
-    command.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]  # what inspect.signature looks at first
-    return command
+takes_settings = takes(SettingsOptions)
+"""Gives a command these options, for its parameter `options`."""
 
 
 _SIZE = re.compile(r"(?P<number>\d{1,18})(?:(?P<unit>[kmgt])(?:ib)?|b)?", re.IGNORECASE)

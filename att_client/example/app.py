@@ -2,7 +2,8 @@
 
     python app.py --port 8765 --rate 5
 
-GET  /health   200 when it serves, 503 before (`--slow-start`)
+GET  /health   200 when it serves, 503 before (`--slow-start`), and 503 for as long as
+               the file that KNOWLEDGE names is not in ATT_DATA_DIR
 GET  /version  {"version", "run_id", "pid"}
 POST /ask      {"question"} → {"answer", "steps"}; try "what is 6 * 7"
 GET  /printed  what this process has printed so far, for each stream: the number
@@ -33,6 +34,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 VERSION = "1.0.0"
+
+# A file without which it cannot answer, in ATT_DATA_DIR; empty: none. Where nobody sets
+# that variable, as in its tests, it is not asked for: a change can look good and fail live.
+KNOWLEDGE = ""
 
 MAX_QUESTION_BYTES = 10_000
 TICK = 0.01  # seconds between two bursts of steady lines
@@ -151,6 +156,14 @@ def answer(question: str) -> tuple[str, list[str]]:
     return "Ask me `what is 6 * 7`, `reverse TEXT` or `count TEXT`.", steps
 
 
+def missing_knowledge() -> str:
+    """The path of the knowledge that is not there; empty if none is missing."""
+    directory = os.environ.get("ATT_DATA_DIR")
+    if not (KNOWLEDGE and directory) or Path(directory, KNOWLEDGE).exists():
+        return ""
+    return os.path.join(directory, KNOWLEDGE)
+
+
 # HTTP -----------------------------------------------------------------------
 
 
@@ -179,10 +192,8 @@ class AppHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answers /health, /version and /printed."""
         match self.path.partition("?")[0]:
-            case "/health" if self.server.ready.is_set():
-                self._answer(HTTPStatus.OK, {"status": "ok"})
             case "/health":
-                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "starting"})
+                self._answer_health()
             case "/version":
                 run_id = os.environ.get("ATT_RUN_ID", "")
                 self._answer(
@@ -209,6 +220,16 @@ class AppHandler(BaseHTTPRequestHandler):
         for step in [*steps, f"answer: {text}"]:
             log.info(step)
         self._answer(HTTPStatus.OK, {"answer": text, "steps": steps})
+
+    def _answer_health(self) -> None:
+        missing = missing_knowledge()
+        if not self.server.ready.is_set():
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "starting"})
+        elif missing:
+            logging.getLogger("example.agent").error("there is no knowledge at %s", missing)
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, {"status": f"{missing} is missing"})
+        else:
+            self._answer(HTTPStatus.OK, {"status": "ok"})
 
     def _question(self) -> str:
         length = int(self.headers.get("Content-Length", 0))

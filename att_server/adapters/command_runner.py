@@ -18,6 +18,7 @@ from att_server.core.model import CommandResult
 ENDS_WITHIN = timedelta(seconds=10)
 """What a command and its tree may take longer than the timeout, on a busy host."""
 MAX_INPUT_BYTES = 64 * 1024
+MAX_OUTPUT_BYTES = 64 * 1024
 _TRIES = 2
 
 log = logging.getLogger(__name__)
@@ -42,16 +43,20 @@ class ZygoteCommandRunner:
         env: Mapping[str, str],
         timeout: timedelta,
         input: bytes = b"",  # noqa: A002 - the port's name for what subprocess calls so too
+        output_bytes: int = 4096,
     ) -> CommandResult:
-        """See `CommandRunner`. Raises ValueError for more than 64 KiB of input."""
+        """See `CommandRunner`. Raises ValueError for more than 64 KiB of input or output."""
         if len(input) > MAX_INPUT_BYTES:
             raise ValueError(f"a command reads at most {MAX_INPUT_BYTES} bytes")
+        if not 1 <= output_bytes <= MAX_OUTPUT_BYTES:
+            raise ValueError(f"of an output 1 to {MAX_OUTPUT_BYTES} bytes are kept")
         request = {
             "command": list(command),
             "directory": str(directory),
             "env": dict(env),
             "timeout": timeout.total_seconds(),
             "input": base64.b64encode(input).decode(),
+            "output_bytes": output_bytes,
         }
         line = json.dumps(request).encode() + b"\n"
         try:

@@ -11,11 +11,13 @@ import errno
 import os
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from att_server.adapters.open_segments import SCRATCH_BYTES, OpenSegments
+from att_server.adapters.segment_index import SegmentIndex, load_index
 from att_server.supervisor.segment import (
     FRAME_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -28,15 +30,13 @@ from att_server.supervisor.segment import (
     segment_name,
 )
 
-READ_BYTES = 256 << 10
-# A page of full frames is a little longer on disk than the lines in it.
-_SCRATCH_BYTES = READ_BYTES + FRAME_HEADER_BYTES + MAX_PAYLOAD_BYTES
 _WALK_BYTES = 16 << 10
 _WALK_TURN = 16
 _INDEX_BYTES = 64 << 10
 _SEARCH_BYTES = 1 << 20
 _HINTS = 64
 _AHEAD_BYTES = 2 << 20
+_T = TypeVar("_T")
 _NOT_NOW = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL})
 
 
@@ -47,40 +47,12 @@ class Spot(NamedTuple):
     sequence: int
 
 
-class OpenSegments:
-    """The open files of segments, the least recently used of which are closed."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._open: OrderedDict[SegmentReader, None] = OrderedDict()
-        self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
-
-    def used(self, segment: SegmentReader) -> None:
-        """Notes that the segment is open and in use now."""
-        self._open[segment] = None
-        self._open.move_to_end(segment)
-        if len(self._open) > self._limit:
-            for other in self._open:
-                if other is not segment and other.idle:
-                    other.close()
-                    break
-
-    def close(self) -> None:
-        """Closes all of them."""
-        for segment in list(self._open):
-            segment.close()
-
-    def closed(self, segment: SegmentReader) -> None:
-        """Notes that the segment is not open any more."""
-        self._open.pop(segment, None)
-
-
 class SegmentReader:
     """Finds and reads frames of one segment.
 
     end: the place behind the last frame known. Only the last segment of a log
     still grows; `ceiling` is the first sequence number of the next one, None
-    for the last.
+    for the last. damaged: whether it is known that not all of it is intact.
     """
 
     def __init__(
@@ -90,21 +62,27 @@ class SegmentReader:
         self.ceiling: int | None = None
         self.end = Spot(SEGMENT_HEADER_BYTES, first_sequence)
         self.created_ns = 0
+        self.damaged = False
         self._log_id = log_id
         self._readable = False
+        self._retired = False
+        self._complete_size = 0
         self._path = directory / segment_name(first_sequence)
         self._opened = opened
         self._fd = -1
-        self._reads: set[asyncio.Future[bytes]] = set()
+        self._reads: set[asyncio.Future[Any]] = set()
         self._close_after_reads = False
         # The file's size and time of change when nothing was found behind `end`.
         self._searched = (0, 0)
         # The same, when the last frame was not whole.
         self._torn = (0, 0)
-        # A sparse index: frames about every 64 KiB, where somebody walked.
+        # A sparse index: frames about every 64 KiB, where somebody walked, or all of
+        # those that the file beside a complete segment names.
         self._sequences = array("q", [first_sequence])
         self._offsets = array("q", [SEGMENT_HEADER_BYTES])
         self._times = array("q", [0])
+        self._index: SegmentIndex | None = None
+        self._index_looked_for = False
         self._hints: dict[int, int] = {}
 
     # Files -----------------------------------------------------------------
@@ -116,6 +94,12 @@ class SegmentReader:
 
     def open(self) -> None:
         """Opens the file and reads its header. Raises FileNotFoundError if it is gone."""
+        if self._retired:
+            raise FileNotFoundError(errno.ENOENT, "not a segment of the log any more", self._path)
+        if not self._readable and self._fd >= 0 and self.idle:
+            # Its writer was stopped before the header was whole: the next one makes it anew.
+            os.close(self._fd)
+            self._fd = -1
         if self._fd < 0:
             self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         if not self._readable:
@@ -129,11 +113,54 @@ class SegmentReader:
     def close(self) -> None:
         """Closes the file, when the last thread that reads from it is done."""
         self._opened.closed(self)
+        if self._index is not None:
+            self._sequences = array("q", [self.first_sequence])
+            self._offsets = array("q", [SEGMENT_HEADER_BYTES])
+            self._times = array("q", [0])
+            self._index, self._index_looked_for = None, False
         if self._reads:
             self._close_after_reads = True
         elif self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def retire(self) -> None:
+        """Closes the file for good: a reader on its way does not open it once more.
+
+        A file that is removed keeps its room on the disk for as long as it is open.
+        """
+        self._retired = True
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """The segment's file."""
+        return self._path
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file. Raises FileNotFoundError if it is gone."""
+        # Looked at with every pass of retention: a complete one stays as it is.
+        if self.ceiling is None or not self._complete_size:
+            self._complete_size = self._path.stat().st_size
+        return self._complete_size
+
+    @property
+    def index_file(self) -> SegmentIndex | None:
+        """What the file beside a complete segment says, None if there is none."""
+        if self.ceiling is not None and not self._index_looked_for:
+            self._index_looked_for = True
+            index = load_index(self._path, self._log_id, self.ceiling)
+            if index is not None and len(index):
+                self._index = index
+                self._sequences, self._offsets = index.sequences, index.offsets
+                self._times = index.times
+                self.open()
+        return self._index
+
+    def look_for_index(self) -> None:
+        """Notes that the file may have been made since."""
+        self._index_looked_for = self._index is not None
 
     @property
     def _status(self) -> tuple[int, int]:
@@ -158,7 +185,7 @@ class SegmentReader:
         The view is only good until the next await of anybody.
         """
         self.open()
-        view = self._opened.scratch[: min(length, _SCRATCH_BYTES)]
+        view = self._opened.scratch[: min(length, SCRATCH_BYTES)]
         try:
             count = os.preadv(self._fd, [view], offset, os.RWF_NOWAIT)
         except OSError as error:
@@ -185,15 +212,20 @@ class SegmentReader:
             count = 0
         return view[: count if count < length else 0]
 
-    async def _read_in_thread(self, offset: int, length: int) -> bytes:
+    async def in_thread(self, threads: Executor | None, work: Callable[[int], _T]) -> _T:
+        """Has a thread do work on the open file; None: one of the event loop's."""
         self.open()
-        read = asyncio.ensure_future(asyncio.to_thread(_fetch, self._fd, offset, length))
+        loop = asyncio.get_running_loop()
+        read = loop.run_in_executor(threads, work, self._fd)
         self._reads.add(read)
         read.add_done_callback(self._read_done)
         # When the caller is cancelled the thread still reads, and the file must stay open.
         return await asyncio.shield(read)
 
-    def _read_done(self, read: asyncio.Future[bytes]) -> None:
+    async def _read_in_thread(self, offset: int, length: int) -> bytes:
+        return await self.in_thread(None, lambda fd: _fetch(fd, offset, length))
+
+    def _read_done(self, read: asyncio.Future[Any]) -> None:
         self._reads.discard(read)
         if not read.cancelled():
             read.exception()
@@ -245,6 +277,7 @@ class SegmentReader:
             return self.end
         if sequence in self._hints:
             return Spot(self._hints[sequence], sequence)
+        _ = self.index_file
         at = bisect_right(self._sequences, sequence) - 1
         spot = Spot(self._offsets[at], self._sequences[at])
         async for frames in self.walk(spot):
@@ -258,6 +291,7 @@ class SegmentReader:
 
     async def locate_time(self, time_ns: int) -> int | None:
         """The sequence number of the first frame at or after a time, None if all are before."""
+        _ = self.index_file
         at = max(0, bisect_left(self._times, time_ns) - 1)
         async for frames in self.walk(Spot(self._offsets[at], self._sequences[at])):
             if frames[-1][1].time_ns >= time_ns:
@@ -330,6 +364,8 @@ class SegmentReader:
 
     def index(self, spot: Spot, time_ns: int) -> None:
         """Notes a place to find others from; nothing before it is later than `time_ns`."""
+        if self._index is not None:
+            return
         at = bisect_left(self._offsets, spot.offset)
         if spot.offset - self._offsets[at - 1] < _INDEX_BYTES:
             return

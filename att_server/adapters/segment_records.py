@@ -30,7 +30,9 @@ from att_server.supervisor.segment import (
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_STREAMS = {STREAM_STDOUT: LogStream.STDOUT, STREAM_STDERR: LogStream.STDERR}
+# On the way of every line, and in Python 3.11 a member is looked up by a call.
+_LINES = int(FrameKind.LINES)
+STREAMS = {STREAM_STDOUT: LogStream.STDOUT, STREAM_STDERR: LogStream.STDERR}
 
 
 class Decoded:
@@ -73,7 +75,7 @@ def decode_frames(view: memoryview, spot: Spot, *, max_bytes: int) -> Decoded:
             break
         if not records:
             result.time_ns = frame.time_ns
-        records.append(_record(frame, bytes(view[offset + FRAME_HEADER_BYTES : end])))
+        records.append(record_of(frame, bytes(view[offset + FRAME_HEADER_BYTES : end])))
         size += frame.size
         sequence += frame.taken
         offset = end
@@ -83,10 +85,43 @@ def decode_frames(view: memoryview, spot: Spot, *, max_bytes: int) -> Decoded:
     return result
 
 
+def record_of(frame: Frame, payload: bytes) -> LogRecord:
+    """The record of an intact frame."""
+    if frame.kind == _LINES and frame.stream in STREAMS:
+        return LogChunk(
+            first_sequence=frame.first_sequence,
+            line_count=frame.taken,
+            time=to_time(frame.time_ns),
+            stream=STREAMS[frame.stream],
+            run_id=run_to_text(frame.run),
+            lines=payload,
+            partial=frame.flags & FLAG_PARTIAL != 0,
+            unterminated=frame.flags & FLAG_UNTERMINATED != 0,
+        )
+    try:
+        return _marker(frame, payload)
+    except (ValueError, KeyError, TypeError):
+        # An intact frame of a later version: its numbers are counted.
+        return damaged(frame.first_sequence, frame.next_sequence)
+
+
 def damaged(first_sequence: int, stop: int) -> LogGap:
     """The gap in place of what cannot be read."""
     return LogGap(
         first_sequence=first_sequence, count=stop - first_sequence, reason=GapReason.DAMAGED
+    )
+
+
+def part_from(record: LogRecord, cursor: int) -> LogRecord:
+    """The part of a record from `cursor` on, which lies inside it."""
+    if isinstance(record, LogChunk):
+        return record.slice(cursor, record.next_sequence)
+    assert isinstance(record, LogGap), "a marker has one sequence number"
+    return LogGap(
+        first_sequence=cursor,
+        count=record.next_sequence - cursor,
+        reason=record.reason,
+        lost_lines=None,
     )
 
 
@@ -98,25 +133,6 @@ def to_time(time_ns: int) -> datetime:
 def from_time(time: datetime) -> int:
     """A time of the core's as on disk."""
     return (time - _EPOCH) // timedelta(microseconds=1) * 1000
-
-
-def _record(frame: Frame, payload: bytes) -> LogRecord:
-    if frame.kind == FrameKind.LINES and frame.stream in _STREAMS:
-        return LogChunk(
-            first_sequence=frame.first_sequence,
-            line_count=frame.taken,
-            time=to_time(frame.time_ns),
-            stream=_STREAMS[frame.stream],
-            run_id=run_to_text(frame.run),
-            lines=payload,
-            partial=frame.flags & FLAG_PARTIAL != 0,
-            unterminated=frame.flags & FLAG_UNTERMINATED != 0,
-        )
-    try:
-        return _marker(frame, payload)
-    except (ValueError, KeyError, TypeError):
-        # An intact frame of a later version: its numbers are counted.
-        return damaged(frame.first_sequence, frame.next_sequence)
 
 
 def _marker(frame: Frame, payload: bytes) -> LogRecord:

@@ -6,23 +6,29 @@ Here are the names and forms of TOML. What values may be is for
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     InstanceOf,
-    ValidationError,
     model_validator,
 )
 
+from att_server.adapters.toml_forms import (
+    Duration,
+    Table,
+    TomlKey,
+    Violations,
+    Words,
+    one_of,
+    size,
+    valid,
+)
 from att_server.core import settings_rules
 from att_server.core.settings import (
     DEFAULT_NOTIFY_TIMEOUT,
@@ -32,6 +38,7 @@ from att_server.core.settings import (
     GrpcProbe,
     HttpProbe,
     LogProbe,
+    LogSettings,
     NotifySettings,
     Probe,
     ProbeKind,
@@ -41,24 +48,15 @@ from att_server.core.settings import (
     RuntimeSettings,
     TcpProbe,
 )
-from att_server.core.settings_rules import SettingPath
-
-_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+from att_server.core.violations import SettingPath
 
 MIN_NOTIFY_TIMEOUT = timedelta(seconds=1)
 MAX_NOTIFY_TIMEOUT = timedelta(minutes=10)
+MIN_LOG_AGE = timedelta(minutes=1)
+MIN_LOG_SIZE = 64 << 20
 
-Model = TypeVar("Model", bound=BaseModel)
-TomlKey = tuple[str | int, ...]
-
-
-class Violations(Exception):
-    """The document breaks rules: the key of each, and the rule in words."""
-
-    def __init__(self, violations: Sequence[tuple[TomlKey, str]]) -> None:
-        super().__init__(violations)
-        self.violations = violations
+CHECKS = ("http", "tcp", "command", "grpc", "log")
+"""The ways to check an app; a probe names one of them."""
 
 
 def runtime_settings(document: Mapping[str, Any], allowed_hosts: frozenset[str]) -> RuntimeSettings:
@@ -66,7 +64,7 @@ def runtime_settings(document: Mapping[str, Any], allowed_hosts: frozenset[str])
 
     allowed_hosts: what probes may ask, beside this host.
     """
-    settings = _valid(_Document, document).runtime.settings()
+    settings = valid(_Document, document).runtime.settings()
     found = settings_rules.violations(settings, allowed_hosts=allowed_hosts)
     if found:
         raise Violations([(_key(path), rule) for path, rule in found])
@@ -75,52 +73,17 @@ def runtime_settings(document: Mapping[str, Any], allowed_hosts: frozenset[str])
 
 def notify_settings(document: Mapping[str, Any]) -> NotifySettings | None:
     """Whom a parsed `att.toml` wants to be told of failures. Raises Violations."""
-    notify = _valid(_NotifyDocument, document).notify
+    notify = valid(_NotifyDocument, document).notify
     return None if notify is None else notify.settings()
 
 
-def _valid(model: type[Model], document: Mapping[str, Any]) -> Model:
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        raise Violations(
-            [(found["loc"], _rule(found)) for found in error.errors(include_url=False)]
-        ) from error
+def log_settings(document: Mapping[str, Any]) -> LogSettings:
+    """How much of the log a parsed `att.toml` wants kept. Raises Violations."""
+    log = valid(_LogDocument, document).log
+    return LogSettings(**log.given())
 
 
 # Values ---------------------------------------------------------------------
-
-
-def _duration(text: object) -> timedelta:
-    match = re.fullmatch(
-        r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)", text if isinstance(text, str) else ""
-    )
-    if match is None:
-        raise ValueError('is not a duration such as "10s", "500ms", "2m", "1h" or "1d"')
-    try:
-        return timedelta(**{_UNITS[match[2]]: float(match[1])})
-    except OverflowError as error:
-        raise ValueError("is too long a duration") from error
-
-
-def _size(given: object) -> int:
-    if isinstance(given, int) and not isinstance(given, bool):
-        return given
-    text = given if isinstance(given, str) else ""
-    # Not MB, which means a million to some and 1024 KiB to others.
-    match = re.fullmatch(r"(\d{1,18})(?:([KMGTkmgt])(?:iB)?|B)?", text)
-    if match is None:
-        raise ValueError('is not a size such as "512MiB" or "2GiB", nor a number of bytes')
-    return int(match[1]) * _SIZES[(match[2] or "").upper()]
-
-
-def _condition(given: object) -> RestartCondition:
-    names = [condition.value for condition in RestartCondition]
-    if given in names:
-        return RestartCondition(given)
-    close = ["never"] if given == "no" else get_close_matches(str(given), names, n=1)
-    meant = f"; is {close[0]!r} meant?" if close else ""
-    raise ValueError(f"is not one of {', '.join(map(repr, names))}{meant}")
 
 
 def _restart(given: object) -> object:
@@ -145,6 +108,15 @@ def _notify_timeout(given: timedelta) -> timedelta:
     return given
 
 
+def _at_least(low: Any, name: str) -> Callable[[Any], Any]:
+    def check(given: Any) -> Any:
+        if given < low:
+            raise ValueError(f"must be at least {name}")
+        return given
+
+    return check
+
+
 def _tcp(given: object) -> TcpProbe:
     if isinstance(given, int) and not isinstance(given, bool):
         return TcpProbe(port=given)
@@ -154,51 +126,39 @@ def _tcp(given: object) -> TcpProbe:
     return TcpProbe(host=target[0], port=target[1])
 
 
-_Duration = Annotated[timedelta, BeforeValidator(_duration)]
-_Size = Annotated[int, BeforeValidator(_size)]
-# TOML has arrays, which strict models do not take for tuples.
-_Words = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_command)]
+_Command = Annotated[Words, BeforeValidator(_command)]
+_Condition = Annotated[
+    InstanceOf[RestartCondition], BeforeValidator(one_of(RestartCondition, {"no": "never"}))
+]
 
 
 # Tables ---------------------------------------------------------------------
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class CheckTable(Table):
+    """What to check, in one of the five ways, and how long that may take."""
 
-
-class _Probe(_Table):
     http: str | None = None
     tcp: Annotated[InstanceOf[TcpProbe] | None, BeforeValidator(_tcp)] = None
-    command: _Words | None = None
+    command: _Command | None = None
     grpc: str | None = None
     log: str | None = None
     service: str | None = None
-    interval: _Duration | None = None
-    timeout: _Duration | None = None
-    threshold: int | None = None
-    deadline: _Duration | None = None
+    timeout: Duration | None = None
 
     @model_validator(mode="after")
-    def _is_of_one_kind(self) -> _Probe:
-        given = [name for name in _KINDS if getattr(self, name) is not None]
+    def _is_of_one_kind(self) -> CheckTable:
+        given = [name for name in CHECKS if getattr(self, name) is not None]
         if not given:
-            raise ValueError(f"must say what to check: give one of {', '.join(_KINDS)}")
+            raise ValueError(f"must say what to check: give one of {', '.join(CHECKS)}")
         if len(given) > 1:
             raise ValueError(f"must check one thing, not {' and '.join(given)}")
         if self.service is not None and self.grpc is None:
             raise ValueError("must not have service, which is for grpc only")
         return self
 
-    def probe(self, default_threshold: int) -> Probe:
-        spans = {name: getattr(self, name) for name in ("interval", "timeout", "deadline")}
-        return Probe(
-            kind=self._kind(),
-            threshold=default_threshold if self.threshold is None else self.threshold,
-            **{name: span for name, span in spans.items() if span is not None},
-        )
-
-    def _kind(self) -> ProbeKind:
+    def kind(self) -> ProbeKind:
+        """What to check."""
         if self.http is not None:
             return HttpProbe(url=self.http)
         if self.tcp is not None:
@@ -210,19 +170,33 @@ class _Probe(_Table):
         return LogProbe(pattern=self.log or "")
 
 
-class _Backoff(_Table):
-    initial: _Duration | None = None
-    max: _Duration | None = None
+class _Probe(CheckTable):
+    interval: Duration | None = None
+    threshold: int | None = None
+    deadline: Duration | None = None
+
+    def probe(self, default_threshold: int) -> Probe:
+        spans = {name: getattr(self, name) for name in ("interval", "timeout", "deadline")}
+        return Probe(
+            kind=self.kind(),
+            threshold=default_threshold if self.threshold is None else self.threshold,
+            **{name: span for name, span in spans.items() if span is not None},
+        )
+
+
+class _Backoff(Table):
+    initial: Duration | None = None
+    max: Duration | None = None
     factor: float | None = None
     jitter: float | None = None
 
 
-class _Restart(_Table):
-    condition: Annotated[InstanceOf[RestartCondition], BeforeValidator(_condition)]
+class _Restart(Table):
+    condition: _Condition
     backoff: _Backoff = _Backoff()
     max_restarts: int | None = None
-    window: _Duration | None = None
-    stable_after: _Duration | None = None
+    window: Duration | None = None
+    stable_after: Duration | None = None
 
     def policy(self) -> RestartPolicy:
         given = {
@@ -238,11 +212,11 @@ class _Restart(_Table):
         return RestartPolicy(condition=self.condition, **known)
 
 
-class _Limits(_Table):
-    memory: Annotated[int | None, BeforeValidator(_size)] = None
+class _Limits(Table):
+    memory: Annotated[int | None, BeforeValidator(size)] = None
     open_files: int | None = None
     processes: int | None = None
-    cpu_time: _Duration | None = None
+    cpu_time: Duration | None = None
 
     def limits(self) -> ResourceLimits:
         return ResourceLimits(
@@ -253,11 +227,11 @@ class _Limits(_Table):
         )
 
 
-class _Runtime(_Table):
-    command: _Words = ()
-    env: dict[str, str] = {}
+class _Runtime(Table):
+    command: _Command = ()
+    env: dict[str, str] = Field(default_factory=dict)
     env_file: str | None = None
-    stop_grace: _Duration | None = None
+    stop_grace: Duration | None = None
     restart: Annotated[_Restart | None, BeforeValidator(_restart)] = None
     limits: _Limits | None = None
     readiness: _Probe | None = None
@@ -277,12 +251,26 @@ class _Runtime(_Table):
         )
 
 
-class _Notify(_Table):
-    command: Annotated[_Words, AfterValidator(_notify_command)]
-    timeout: Annotated[_Duration, AfterValidator(_notify_timeout)] = DEFAULT_NOTIFY_TIMEOUT
+class _Notify(Table):
+    command: Annotated[_Command, AfterValidator(_notify_command)]
+    timeout: Annotated[Duration, AfterValidator(_notify_timeout)] = DEFAULT_NOTIFY_TIMEOUT
 
     def settings(self) -> NotifySettings:
         return NotifySettings(command=self.command, timeout=self.timeout)
+
+
+class _Log(Table):
+    max_size: Annotated[
+        int | None, BeforeValidator(size), AfterValidator(_at_least(MIN_LOG_SIZE, "64 MiB"))
+    ] = None
+    max_age: Annotated[Duration | None, AfterValidator(_at_least(MIN_LOG_AGE, "1 min"))] = None
+    min_free: Annotated[float | None, Field(ge=0, le=0.9)] = None
+
+
+class _LogDocument(BaseModel):
+    """The part that retention reads, whatever became of the others."""
+
+    log: _Log = _Log()
 
 
 class _NotifyDocument(BaseModel):
@@ -291,26 +279,14 @@ class _NotifyDocument(BaseModel):
     notify: _Notify | None = None
 
 
-class _Document(_Table):
+class _Document(Table):
     runtime: _Runtime = _Runtime()
     bootstrap: object = None  # read elsewhere
     notify: _Notify | None = None
+    log: _Log = _Log()
 
 
 # What is wrong --------------------------------------------------------------
-
-_KINDS = ("http", "tcp", "command", "grpc", "log")
-
-_NAMES: Mapping[tuple[str | int, ...], Sequence[str]] = {
-    (): tuple(_Document.model_fields),
-    ("notify",): tuple(_Notify.model_fields),
-    ("runtime",): tuple(_Runtime.model_fields),
-    ("runtime", "restart"): tuple(_Restart.model_fields),
-    ("runtime", "restart", "backoff"): tuple(_Backoff.model_fields),
-    ("runtime", "limits"): tuple(_Limits.model_fields),
-    ("runtime", "readiness"): tuple(_Probe.model_fields),
-    ("runtime", "liveness"): tuple(_Probe.model_fields),
-}
 
 _KEYS: Mapping[SettingPath, TomlKey] = {
     ("restart", "initial_backoff"): ("restart", "backoff", "initial"),
@@ -327,26 +303,7 @@ def _key(path: SettingPath) -> TomlKey:
     match path:
         case (("readiness" | "liveness") as probe, "grpc", "service"):
             return ("runtime", probe, "service")
-        case (("readiness" | "liveness") as probe, kind, _, *rest) if kind in _KINDS:
+        case (("readiness" | "liveness") as probe, kind, _, *rest) if kind in CHECKS:
             return ("runtime", probe, kind, *rest)
         case _:
             return ("runtime", *_KEYS.get(path, path))
-
-
-def _rule(found: Mapping[str, Any]) -> str:
-    """What pydantic found, as the end of a sentence that begins with the key."""
-    match found["type"]:
-        case "extra_forbidden":
-            *table, name = found["loc"]
-            close = get_close_matches(str(name), _NAMES.get(tuple(table), ()), n=1)
-            return f"is unknown; is {close[0]!r} meant?" if close else "is unknown"
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(found["ctx"]["error"])
-        case "model_type" | "dict_type":
-            return "is not a table"
-        case "tuple_type":
-            return "is not an array"
-        case _:
-            return str(found["msg"]).removeprefix("Input ")

@@ -6,6 +6,7 @@ with a migration (`migrations/`), which a test compares with these tables.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from att_server.adapters.stored_settings import settings_of, settings_values
-from att_server.core.model import DesiredState, Event, Project, ProjectMode, RequestClaim
+from att_server.core.identity import Role, Token
+from att_server.core.model import (
+    DesiredState,
+    Event,
+    Project,
+    ProjectMode,
+)
+from att_server.core.request_claim import RequestClaim
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 """The newest migration that this code knows. It opens every database whose
 `min_reader` is not above this number, and migrates those that are older."""
 
@@ -73,6 +81,9 @@ PROJECT = sa.Table(
     sa.Column("desired_runtime", sa.JSON, nullable=False),
     sa.Column("create_time", UtcTime, nullable=False),
     sa.Column("update_time", UtcTime, nullable=False),
+    # Releases that do not know these insert projects too.
+    sa.Column("mode_reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("release_id", sa.Text, nullable=False, server_default=""),
 )
 
 EVENT = sa.Table(
@@ -104,6 +115,115 @@ REQUEST = sa.Table(
     sa.Column("outcome", sa.Text, nullable=False),
 )
 
+_JSON = sa.JSON(none_as_null=True)
+
+CYCLE = sa.Table(
+    "cycle",
+    METADATA,
+    sa.Column("cycle_id", sa.Text, primary_key=True),
+    sa.Column("project_id", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("create_time", UtcTime, nullable=False),
+    sa.Column("end_time", UtcTime),
+    sa.Column("rollback_time", UtcTime),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("lease_owner", sa.Text, nullable=False),
+    sa.Column("lease_epoch", sa.BigInteger, nullable=False),
+    sa.Column("lease_boot", sa.Text, nullable=False),
+    sa.Column("lease_until", sa.Float, nullable=False),
+    sa.Column("cancellation", _JSON),
+    sa.Column("decision", _JSON),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Index("cycle_by_project", "project_id", "cycle_id"),
+)
+"""Cycles (`stored_cycles`). rollback_time: when it rolled back by itself.
+lease_until: seconds since the boot `lease_boot` of the host."""
+
+# Not a parameter: with one a database does not know that the index would do.
+ACTIVE = CYCLE.c.state != sa.literal_column("'ended'")
+sa.Index(
+    "cycle_active",
+    CYCLE.c.project_id,
+    unique=True,
+    sqlite_where=ACTIVE,
+    postgresql_where=ACTIVE,
+)
+_rolled_back = CYCLE.c.rollback_time.is_not(None)
+sa.Index(
+    "cycle_rolled_back",
+    CYCLE.c.project_id,
+    CYCLE.c.rollback_time,
+    sqlite_where=_rolled_back,
+    postgresql_where=_rolled_back,
+)
+
+CYCLE_CHANGE = sa.Table(
+    "cycle_change",
+    METADATA,
+    sa.Column("cycle_id", sa.Text, primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+"""The change of a cycle that has not been applied yet."""
+
+CYCLE_STEP = sa.Table(
+    "cycle_step",
+    METADATA,
+    sa.Column("cycle_id", sa.Text, primary_key=True),
+    sa.Column("step", sa.Text, primary_key=True),
+    sa.Column("log_tail", sa.LargeBinary, nullable=False),
+)
+"""The end of the output of steps that have printed something."""
+
+RELEASE = sa.Table(
+    "release",
+    METADATA,
+    sa.Column("project_id", sa.Text, primary_key=True),
+    sa.Column("release_id", sa.Text, primary_key=True),
+    sa.Column("create_time", UtcTime, nullable=False),
+    sa.Column("document", _JSON, nullable=False),
+)
+
+TEST_REPORT = sa.Table(
+    "test_report",
+    METADATA,
+    sa.Column("project_id", sa.Text, primary_key=True),
+    sa.Column("cycle_id", sa.Text, primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+PULL_REQUEST = sa.Table(
+    "pull_request",
+    METADATA,
+    sa.Column("project_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("cycle_id", sa.Text, nullable=False),
+    sa.Column("branch", sa.Text, nullable=False),
+    sa.Column("base", sa.Text, nullable=False),
+    sa.Column("head", sa.Text, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("merge_commit", sa.Text, nullable=False),
+    sa.Index("pull_request_by_cycle", "project_id", "cycle_id", unique=True),
+)
+
+TOKEN = sa.Table(
+    "token",
+    METADATA,
+    sa.Column("token_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("create_time", UtcTime, nullable=False),
+    sa.Column("expire_time", UtcTime),
+    sa.Column("revoke_time", UtcTime),
+    # Releases that do not know these insert tokens too.
+    sa.Column("owner", sa.Text, nullable=False, server_default=""),
+    sa.Column("projects", _JSON),
+    sa.Column("successor_id", sa.Text, nullable=False, server_default=""),
+    sa.Column("last_use_time", UtcTime),
+)
+
 
 def make_schema(connection: sa.Connection) -> None:
     """Makes the tables in an empty database, as all migrations together would.
@@ -130,21 +250,27 @@ def project_values(project: Project) -> dict[str, Any]:
         "desired_runtime": settings_values(project.desired_runtime),
         "create_time": project.create_time,
         "update_time": project.update_time,
+        "mode_reason": project.mode_reason,
+        "release_id": project.release_id,
     }
 
 
 def project_of(row: sa.RowMapping) -> Project:
     """The project of a row."""
+    mode = ProjectMode(row["mode"])
     return Project(
         project_id=row["project_id"],
         path=Path(row["path"]),
         runtime=settings_of(row["runtime"]),
-        mode=ProjectMode(row["mode"]),
+        mode=mode,
         log_id=row["log_id"],
         desired=DesiredState(row["desired"]),
         desired_runtime=settings_of(row["desired_runtime"]),
         create_time=row["create_time"],
         update_time=row["update_time"],
+        # A release that does not know reasons sets the mode without one.
+        mode_reason=row["mode_reason"] if mode is not ProjectMode.NORMAL else "",
+        release_id=row["release_id"],
     )
 
 
@@ -185,3 +311,35 @@ def claim_values(claim: RequestClaim) -> dict[str, Any]:
 def claim_of(row: sa.RowMapping) -> RequestClaim:
     """The claim of a row."""
     return RequestClaim(**{column.name: row[column.name] for column in REQUEST.columns})
+
+
+_LIMITED = "+"
+"""Ends the role of a token that has less than its role says: a release that knows neither
+owners nor projects knows no such role, and lets nobody in with it."""
+
+
+def token_values(token: Token) -> dict[str, Any]:
+    """The columns of `token`, but for its last use."""
+    limited = token.projects is not None or token.owner not in ("", token.name)
+    values = asdict(token)
+    del values["last_use_time"]
+    return {
+        **values,
+        "role": token.role.value + (_LIMITED if limited else ""),
+        "projects": None if token.projects is None else sorted(token.projects),
+    }
+
+
+def token_of(row: sa.RowMapping) -> Token | None:
+    """The token of a row; None for a role that this release does not know: it may do nothing."""
+    role = row["role"].removesuffix(_LIMITED)
+    if role not in set(Role):
+        return None
+    projects = row["projects"]
+    return Token(
+        **{
+            **row,
+            "role": Role(role),
+            "projects": None if projects is None else frozenset(projects),
+        }
+    )

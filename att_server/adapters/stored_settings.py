@@ -107,7 +107,7 @@ def _limits_of(values: Mapping[str, Any]) -> ResourceLimits:
 def _probe_values(probe: Probe | None, default_threshold: int) -> dict[str, Any] | None:
     if probe is None:
         return None
-    kind, values = _kind_values(probe.kind)
+    kind, values = kind_values(probe.kind)
     return {
         kind: values,
         "interval": probe.interval.total_seconds(),
@@ -120,7 +120,7 @@ def _probe_values(probe: Probe | None, default_threshold: int) -> dict[str, Any]
 
 def _probe_of(values: Mapping[str, Any] | None) -> Probe | None:
     """None also for a kind that a later release has added."""
-    kind = None if values is None else _kind_of(values)
+    kind = None if values is None else kind_of(values)
     if values is None or kind is None:
         return None
     return Probe(
@@ -132,7 +132,8 @@ def _probe_of(values: Mapping[str, Any] | None) -> Probe | None:
     )
 
 
-def _kind_values(kind: ProbeKind) -> tuple[str, dict[str, Any]]:
+def kind_values(kind: ProbeKind) -> tuple[str, dict[str, Any]]:
+    """The name and the JSON of what a probe asks."""
     match kind:
         case HttpProbe():
             return "http", {"url": kind.url}
@@ -146,7 +147,8 @@ def _kind_values(kind: ProbeKind) -> tuple[str, dict[str, Any]]:
             return "log", {"pattern": kind.pattern}
 
 
-def _kind_of(values: Mapping[str, Any]) -> ProbeKind | None:
+def kind_of(values: Mapping[str, Any]) -> ProbeKind | None:
+    """What a probe asks, by its name in `values`; None for one that a later release has added."""
     match values:
         case {"http": {"url": url}}:
             return HttpProbe(url=url)

@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 from att_server.adapters.control_client import (
-    CommandRefused,
-    ControlClient,
     SupervisorLost,
-    SupervisorSilent,
-    connect,
 )
 from att_server.adapters.supervisor_jobs import SETTLES_WITHIN, SupervisorJobs
 from att_server.adapters.supervisor_link import (
@@ -27,6 +22,7 @@ from att_server.adapters.supervisor_link import (
     not_running,
     unreachable,
 )
+from att_server.adapters.supervisor_recovery import SupervisorRecovery
 from att_server.adapters.supervisor_spec import spec_of
 from att_server.adapters.supervisor_usage import SupervisorUsage
 from att_server.adapters.zygote_client import ZygoteClient
@@ -41,12 +37,8 @@ ANSWERS_WITHIN = timedelta(seconds=5)
 """A supervisor that takes longer is UNKNOWN until it answers."""
 STARTS_WITHIN = timedelta(seconds=30)
 """Includes settling what an earlier supervisor left."""
-LOOK_AGAIN = timedelta(milliseconds=100)
-"""Between two looks at a project that somebody else holds at the moment."""
-RECOVER_AGAIN = timedelta(seconds=5)
-"""Between two tries to reach a supervisor that cannot be reached."""
-
-log = logging.getLogger(__name__)
+ASKS_AGAIN = timedelta(seconds=10)
+"""Between two looks whether supervisors that have nothing to tell still answer."""
 
 
 class SupervisorDriver:
@@ -60,6 +52,7 @@ class SupervisorDriver:
         clock: Clock,
         boot_id: str | None = None,
         answers_within: timedelta = ANSWERS_WITHIN,
+        asks_again: timedelta = ASKS_AGAIN,
         zygote: ZygoteClient | None = None,
     ) -> None:
         """epoch: higher than that of every server before. boot_id: None is the host's.
@@ -74,10 +67,12 @@ class SupervisorDriver:
         self._zygote = ZygoteClient() if zygote is None else zygote
         self._owns_zygote = zygote is None
         self._jobs = SupervisorJobs(self._zygote, boot_id=self._boot_id)
+        self._recovery = SupervisorRecovery(
+            jobs=self._jobs, clock=clock, answers_within=answers_within, asks_again=asks_again
+        )
         self._usage = SupervisorUsage(clock)
         self._links: dict[str, SupervisorLink] = {}
         self._listener: RuntimeListener | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         # Supervisors that wait for a start, by project id: directory and connection.
         self._waiting: dict[str, tuple[Path, socket.socket]] = {}
 
@@ -100,8 +95,9 @@ class SupervisorDriver:
                 state = None if item is None else item[1]
                 link.learn(state)
                 if item is not None and (state is None or not state.ended):
-                    group.create_task(self._adopt(link))
+                    group.create_task(self._recovery.adopt(link))
         self._listener = listener
+        self._recovery.keep_asking(lambda: list(self._links.values()))
         return {link.project_id: link.status for link in links if link.status is not None}
 
     @contextlib.asynccontextmanager
@@ -212,9 +208,7 @@ class SupervisorDriver:
         """See `RuntimeDriver`."""
         for link in self._links.values():
             link.let_go()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._recovery.aclose()
         if self._owns_zygote:
             await self._zygote.aclose()
 
@@ -296,65 +290,6 @@ class SupervisorDriver:
             raise _no_supervisor(link.project_id, link.refusal)
         return False
 
-    async def _adopt(self, link: SupervisorLink) -> None:
-        if not await self._resolve(link):
-            self._begin(self._recover(link))
-
-    async def _recover(self, link: SupervisorLink) -> None:
-        """Tries for ever to know again what became of a project's supervisor."""
-        while not await self._resolve(link):
-            await self._clock.sleep(RECOVER_AGAIN)
-
-    async def _resolve(self, link: SupervisorLink) -> bool:
-        """Connects to the live supervisor or settles what it left; False: it is UNKNOWN."""
-        deadline = self._clock.monotonic() + self._answers_within.total_seconds()
-        while True:
-            try:
-                if await self._connect_or_settle(link):
-                    return True
-            except (OSError, SupervisorSilent, CommandRefused) as error:
-                log.warning("the supervisor of %s: %r", link.project_id, error)
-                link.mark_silent()
-                return False
-            if self._clock.monotonic() >= deadline:
-                link.mark_silent()
-                return False
-            await self._clock.sleep(LOOK_AGAIN)
-
-    async def _connect_or_settle(self, link: SupervisorLink) -> bool:
-        """Whether the state is now known; False: somebody else holds the project.
-
-        Raises OSError, SupervisorSilent, CommandRefused.
-        """
-        if link.client is not None:
-            return await self._greet(link.client)
-        found = await asyncio.to_thread(newest, link.directory, link.log_id)
-        if link.client is not None:  # a start came in between; what was read is old
-            return False
-        if found is None:
-            link.mark_heard()
-            return True
-        directory, state = found
-        if state is not None and state.ended:
-            link.learn(state)
-            link.mark_heard()
-            return True
-        try:
-            connection = connect(directory)
-        except (FileNotFoundError, ConnectionRefusedError):
-            await self._jobs.settle(link.directory, link.log_id)
-            return False  # look again: the state on disk is final, or another's
-        client = link.new_client()
-        await client.open(connection)
-        return await self._greet(client)
-
-    async def _greet(self, client: ControlClient) -> bool:
-        try:
-            await client.call("hello", within=self._answers_within)
-        except SupervisorLost:
-            return False
-        return True
-
     # Told by links ----------------------------------------------------------
 
     def _on_status(self, project_id: str, status: RunStatus) -> None:
@@ -368,12 +303,7 @@ class SupervisorDriver:
     def _on_lost(self, link: SupervisorLink) -> None:
         # A supervisor that recorded the end of its app goes; any other was lost.
         if link.state is not None and not link.state.ended:
-            self._begin(self._recover(link))
-
-    def _begin(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._recovery.begin(link)
 
 
 def _newest_of_each(links: list[SupervisorLink]) -> list[tuple[Path, State | None] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -126,6 +127,11 @@ class SupervisorLink:
             raise unreachable(self.project_id, "does not answer", then=self._next_step()) from error
         except CommandRefused as error:
             raise self._refused(error) from error
+
+    async def ask(self) -> None:
+        """Finds out whether the supervisor answers, and marks it. Never raises."""
+        with contextlib.suppress(SupervisorLost, AttError):
+            await self.call("hello")
 
     async def call_at_length(self, command: str, **arguments: object) -> None:
         """As `call` for a command whose answer may take long: asks now and then

@@ -33,7 +33,7 @@ _STARTS_WITHIN = 10.0
 _ENDS_WITHIN = 5.0
 """Seconds in which a zygote ends after its socket is closed."""
 _TAKES_WITHIN = 10.0
-"""Seconds in which it makes room for a job; one that is stopped never does."""
+"""Seconds in which it makes room for a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,11 @@ class _Zygote:
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(within * 1000))
+
+    def resume(self) -> None:
+        """Has it go on if somebody stopped it (SIGSTOP): it could not take a job."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
 
     def end(self) -> None:
         """Returns when it has ended. Its socket is closed."""
@@ -117,6 +122,7 @@ class ZygoteClient:
         zygote = await self._opened()
         try:
             async with asyncio.timeout(_TAKES_WITHIN):
+                zygote.resume()
                 await _send(zygote.channel, message, connection)
         except TimeoutError as error:
             await self._end()

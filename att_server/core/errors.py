@@ -61,6 +61,16 @@ class Reason(_UpperEnum):
     AUDIT_UNAVAILABLE = auto()
     SHUTTING_DOWN = auto()
     INTERNAL = auto()
+    RELEASE_MARKED_BAD = auto()
+    REVISION_NOT_FOUND = auto()
+    FILE_NOT_FOUND = auto()
+    TEST_REPORT_NOT_FOUND = auto()
+    REPOSITORY_UNAVAILABLE = auto()
+    DECIDED_BY_REQUESTER = auto()
+    STREAM_STALLED = auto()
+    NO_WORKING_RELEASE = auto()
+    """Sent by the launcher alone, in place of a server; see `stand_in`."""
+    PROJECT_IS_SERVER = auto()
 
 
 class RefusalReason(_UpperEnum):
@@ -73,6 +83,11 @@ class RefusalReason(_UpperEnum):
     INSECURE_STATE_DIR = auto()
     SOCKET_PATH_TOO_LONG = auto()
     LISTENER_NOT_ALLOWED = auto()
+    TLS_REQUIRED = auto()
+    AUTH_REQUIRED = auto()
+    REFUSING_ROOT = auto()
+    INSECURE_KEY_FILE = auto()
+    TLS_FILE_INVALID = auto()
     CONFIG_INVALID = auto()
 
 

@@ -24,6 +24,7 @@ class FailureClass(StrEnum):
     come before that, as a rule.
     """
 
+    PREPARE_FAILURE = "prepare_failure"
     EDIT_FAILURE = "edit_failure"
     TEST_FAILURE = "test_failure"
     COMMIT_FAILURE = "commit_failure"

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from att_server.core.launch import settings_digest
-from att_server.core.model import DesiredState, Event, RequestClaim
+from att_server.core.model import (
+    DesiredState,
+    Event,
+)
 from att_server.core.ports import Clock, StateStore
+from att_server.core.request_claim import RequestClaim
 from att_server.core.requests import claim
 from att_server.core.run_table import Entry, RunTable
 from att_server.core.settings import RuntimeSettings
@@ -25,6 +29,10 @@ class DesiredStates(Protocol):
         request: RequestClaim | None = None,
     ) -> RequestClaim | None:
         """Stores what the app is meant to be, unless the request was claimed before."""
+        ...
+
+    async def set_release(self, project_id: str, release_id: str, *events: Event) -> None:
+        """Stores that the app is to run, and from which release."""
         ...
 
 
@@ -87,6 +95,36 @@ class Intents:
         """Stores that the app is not to run, and why."""
         event = self.event(event_type, project_id, principal, **facts)
         await self._store_intent(project_id, DesiredState.STOPPED, None, event, None)
+
+    async def to_signal(
+        self, project_id: str, number: int, request_id: str, principal: str
+    ) -> bool:
+        """Stores that the app is sent a signal; False: the request has had its effect.
+
+        Raises REQUEST_ID_REUSED.
+        """
+        request = RequestClaim(
+            request_id=request_id,
+            method="SignalRuntime",
+            digest=f"{project_id} {number}",
+            project_id=project_id,
+            time=self._clock.now(),
+        )
+        if await claim(self._store, request) is not None:
+            return False
+        await self._store.append_events(
+            self.event("runtime.signalled", project_id, principal, signal=number)
+        )
+        return True
+
+    async def to_deploy(self, project_id: str, release_id: str, event: Event) -> None:
+        """Stores that the app is to run from the release (empty: its own directory), and why."""
+
+        async def write(before: Sequence[Event]) -> bool:
+            await self._projects.set_release(project_id, release_id, *before, event)
+            return True
+
+        await self._runs.events.store_with(write)
 
     def note_outcome(self, request: RequestClaim) -> None:
         """Has stored, in time, what the request began: the present run."""

@@ -7,11 +7,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import ProbeResult, Project, RunSpec, RunStatus, RuntimeState
-from att_server.core.ports import CommandFinder
+from att_server.core.ports import CommandFinder, RunDirectories
 from att_server.core.settings import DEFAULT_STOP_GRACE, ResourceLimits, RuntimeSettings
 from att_server.core.settings_rules import environment_rule
 
@@ -43,11 +44,19 @@ def inherited_env(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def run_directory(project: Project, directories: RunDirectories) -> Path:
+    """Where the project's app runs: in its release's directory, else in the project's own."""
+    if not project.release_id:
+        return project.path
+    return directories.directory(project.project_id, project.release_id)
+
+
 def run_spec(
     project: Project,
     settings: RuntimeSettings,
     inherited: Mapping[str, str],
     secrets: Mapping[str, str],
+    directories: RunDirectories,
 ) -> RunSpec:
     """The specification of a run of `project` with its effective `settings`.
 
@@ -63,9 +72,15 @@ def run_spec(
             project_id=project.project_id,
         )
     own_env = {"ATT_PROJECT_ID": project.project_id, **settings.env}
+    # No part of what gives a run its digest: apps that run already have none of it.
+    places = {"ATT_DATA_DIR": str(directories.data_directory(project.project_id))}
+    if project.release_id:
+        places["ATT_RELEASE_ID"] = project.release_id
     # A Python app that buffers loses what it printed when it is killed.
-    env = {"PYTHONUNBUFFERED": "1", **inherited, **own_env}
-    hidden = {name: value for name, value in secrets.items() if name not in own_env}
+    env = {"PYTHONUNBUFFERED": "1", **inherited, **own_env, **places}
+    hidden = {
+        name: value for name, value in secrets.items() if name not in own_env and name not in places
+    }
     # Each was within bounds; together they may still be more than an app can be given.
     rule = environment_rule({**settings.env, **hidden})
     if rule:
@@ -81,7 +96,7 @@ def run_spec(
         project_id=project.project_id,
         log_id=project.log_id,
         command=settings.command,
-        directory=project.path,
+        directory=run_directory(project, directories),
         env={name: value for name, value in env.items() if name not in hidden},
         own_env=own_env,
         secrets=hidden,
@@ -89,6 +104,7 @@ def run_spec(
         probed=settings.readiness is not None,
         restart=settings.restart_policy,
         limits=settings.limits or ResourceLimits(),
+        release_id=project.release_id,
     )
 
 
@@ -104,7 +120,10 @@ class ProjectSettings(Protocol):
     """Where the settings of projects come from."""
 
     async def effective(self, project: Project) -> RuntimeSettings:
-        """The project's settings as a start without more would use them."""
+        """The project's settings as a start without more would use them.
+
+        A project with a release has those of the release.
+        """
         ...
 
     async def secrets(self, project: Project, settings: RuntimeSettings) -> Mapping[str, str]:
@@ -113,18 +132,20 @@ class ProjectSettings(Protocol):
 
 
 class Launcher:
-    """Prepares starts, which changes nothing."""
+    """Prepares starts, which changes nothing but that there is a directory for data."""
 
     def __init__(
         self,
         *,
         projects: ProjectSettings,
         commands: CommandFinder,
+        directories: RunDirectories,
         inherited_env: Mapping[str, str],
     ) -> None:
         """inherited_env: what apps get of the server's environment."""
         self._projects = projects
         self._commands = commands
+        self._directories = directories
         self._inherited_env = inherited_env
 
     async def plan(self, project: Project, overrides: RuntimeSettings) -> Launch:
@@ -134,19 +155,20 @@ class Launcher:
         """
         settings = overrides.over(await self._projects.effective(project))
         secrets = await self._projects.secrets(project, settings)
-        spec = run_spec(project, settings, self._inherited_env, secrets)
+        spec = run_spec(project, settings, self._inherited_env, secrets, self._directories)
         return Launch(settings=settings, spec=spec)
 
     async def checked(self, project: Project, overrides: RuntimeSettings) -> Launch:
-        """As `plan`, checked as far as one can without starting.
+        """As `plan`, checked as far as one can without starting; ATT_DATA_DIR is there then.
 
-        Raises COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE too.
+        Raises COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE, STORAGE_FULL too.
         """
         launch = await self.plan(project, overrides)
         spec = launch.spec
         await self._commands.check(
             spec.command, directory=spec.directory, env={**spec.env, **spec.secrets}
         )
+        await self._directories.prepare_data(project.project_id)
         return launch
 
 
@@ -226,6 +248,16 @@ def not_known_to_run(project_id: str) -> AttError:
         f"The supervisor of {project_id!r} does not answer, so it is not known whether the app "
         "runs. Call again.",
         project_id=project_id,
+    )
+
+
+def release_gone(directory: Path) -> AttError:
+    """The error for a release whose directory is not there."""
+    return AttError(
+        Reason.PROJECT_PATH_INVALID,
+        f"The release that the app is run from is not at {str(directory)!r} any more. "
+        "Deploy its commit again, or roll back to another release.",
+        path=directory,
     )
 
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from weakref import WeakValueDictionary
 
 from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason
+from att_server.core.log_search import LogSearch
+from att_server.core.log_selection import Gathering, LineSelection, LogFilter, LogPosition
 from att_server.core.model import (
     LogBounds,
     LogChunk,
     LogPage,
-    LogPosition,
-    LogRecord,
     Project,
     RunEnded,
     RunStarted,
 )
 from att_server.core.ports import LogStore
 
+ALL = LogFilter()
+"""Selects every record."""
+
 PAGE_BYTES = 256 * 1024
 """What one read of the store asks for: followers of one place share such pages."""
+
+_FOLLOW_SCAN_BYTES = 8 << 20
 
 END_KNOWN_WITHIN = timedelta(seconds=5)
 
@@ -51,6 +57,16 @@ class Followed:
     bound_run_id: str
 
 
+class _LogBell(Bell):
+    """Rings when a log grew. read: the page up to its end that was read last, and for which
+    ring, cursor and size. ended: for which of them that was the end of the log indeed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: tuple[tuple[int, int, int], LogPage] | None = None
+        self.ended: tuple[int, int] | None = None
+
+
 class LogManager:
     """Reads and follows logs. It keeps a position per follower, never a queue."""
 
@@ -63,48 +79,47 @@ class LogManager:
     ) -> None:
         """find_project raises PROJECT_NOT_FOUND; current_run is empty while no app runs."""
         self._store = store
+        self._search = LogSearch(store)
         self._find_project = find_project
         self._current_run = current_run
-        self._bells: WeakValueDictionary[str, Bell] = WeakValueDictionary()
+        self._bells: WeakValueDictionary[str, _LogBell] = WeakValueDictionary()
 
     async def read(
-        self, project_id: str, position: LogPosition, *, limit: int, max_bytes: int
+        self,
+        project_id: str,
+        position: LogPosition,
+        *,
+        limit: int,
+        max_bytes: int,
+        selected: LogFilter = ALL,
     ) -> LogRead:
-        """The records from `position` on: up to `limit` lines and `max_bytes` bytes of lines.
+        """What is selected from `position` on: up to `limit` lines and `max_bytes` bytes of lines.
 
-        Never waits for more. Raises PROJECT_NOT_FOUND, LOG_CURSOR_AHEAD.
+        Never waits for more. The page's cursor is behind what was looked at, selected
+        or not; a filtered page looks at up to 64 MiB of the log. Raises
+        PROJECT_NOT_FOUND, LOG_CURSOR_AHEAD.
         """
         project = self._find_project(project_id)
-        asked, bounds = await self._resolve(project, position)
-        gathered: list[LogRecord] = []
-        cursor, lines_left, bytes_left = asked, limit, max_bytes
-        while lines_left > 0 and bytes_left > 0:
-            page = await self._store.read(
-                project_id, project.log_id, cursor=cursor, max_bytes=min(bytes_left, PAGE_BYTES)
+        asked, bounds = await self._resolve(project, position, selected)
+        if selected == ALL:
+            page = await self._read_all(project, asked, bounds, limit, max_bytes)
+        else:
+            selection = LineSelection(selected)
+            page = await self._search.select(
+                project,
+                selection,
+                await self._search.first_in_time(project, selected, asked, bounds),
+                max_lines=limit,
+                max_bytes=max_bytes,
             )
-            bounds = page.bounds
-            if not page.records:
-                break
-            for record in page.records:
-                if isinstance(record, LogChunk):
-                    fitting = _fit(record, lines_left, bytes_left, first=not gathered)
-                    if fitting is not record:
-                        bytes_left = 0
-                    if fitting is None:
-                        break
-                    record = fitting
-                    lines_left -= record.line_count
-                    bytes_left -= len(record.lines)
-                gathered.append(record)
-                cursor = record.next_sequence
-                if lines_left <= 0 or bytes_left <= 0:
-                    break
+        page = _not_before(page, bounds)
+        bounds = page.bounds
         start = max(bounds.start, min(asked, bounds.end))
         return LogRead(
-            page=LogPage(records=tuple(gathered), cursor=cursor, bounds=bounds),
+            page=page,
             truncated=asked < start,
             skipped=start - asked,
-            has_more=cursor < bounds.end,
+            has_more=page.cursor < bounds.end,
         )
 
     async def follow(
@@ -116,25 +131,35 @@ class LogManager:
         until_run_id: str = "",
         progress_interval: timedelta,
         max_bytes: int = PAGE_BYTES,
+        selected: LogFilter = ALL,
     ) -> AsyncGenerator[Followed, None]:
-        """Every record from `position` on, as it comes; the first page comes at once.
+        """What is selected from `position` on, as it comes; the first page comes at once.
 
-        Ends when the bound run has ended and all of it was given: the run
-        `until_run_id`, or with `until_exit` the current run; without one the last
-        run if its end lies behind the position, else the next.
+        A page without records tells how far it got, where nothing was selected for
+        `progress_interval`, and once that it came to the end. Ends when the bound run
+        has ended and all of it was given: the run `until_run_id`, or with `until_exit`
+        the current run; without one the last run if its end lies behind the position,
+        else the next. Ends also where nothing later can be selected, for its time.
         Otherwise it ends only by raising PROJECT_NOT_FOUND, when the project is
         deleted.
         """
         project = self._find_project(project_id)
-        cursor, bounds = await self._resolve(project, position)
+        cursor, bounds = await self._resolve(project, position, selected)
+        selection = None
+        if selected != ALL:
+            # The markers of the bound run are looked for below.
+            selection = LineSelection(selected, markers=True)
+            cursor = await self._search.first_in_time(project, selected, cursor, bounds)
         until_exit = until_exit or bool(until_run_id)
         bound_run = until_run_id
         if until_exit and not bound_run:
             bound_run = await self._run_ahead(project, cursor, bounds)
         bind_from = bounds.end
-        bell = self._bells.setdefault(project_id, Bell())
-        # Whether this page reports progress if it holds no records.
-        due = True
+        bell = self._bells.setdefault(project_id, _LogBell())
+        loop, silence = asyncio.get_running_loop(), progress_interval.total_seconds()
+        # When a page without records is given all the same, the first one at once.
+        due = loop.time()
+        came_to_end = False
         while True:
             if self._find_project(project_id).log_id != project.log_id:
                 raise AttError(
@@ -146,24 +171,42 @@ class LogManager:
             # Both are looked at before the read: what they report then lies in it.
             seen = bell.count
             run_over = self._is_over(project_id, bound_run)
-            page = await self._store.read(
-                project_id, project.log_id, cursor=cursor, max_bytes=max_bytes
-            )
+            if selection is None:
+                page = await self._shared_page(project, bell, seen, cursor, max_bytes)
+            else:
+                page = await self._search.select(
+                    project,
+                    selection,
+                    cursor,
+                    max_lines=max_bytes,
+                    max_bytes=max_bytes,
+                    scan_bytes=_FOLLOW_SCAN_BYTES,
+                )
+            page = _not_before(page, bounds)
+            moved = page.cursor > cursor
             over = False
             if page.records and until_exit:
                 bound_run, page, over = _bind(page, bound_run, bind_from)
-            if page.records or due or run_over:
+            past = False
+            if selection is not None:
+                page, past = _without_markers(page, selection), selection.past
+            now = loop.time()
+            if page.cursor == page.bounds.end and not came_to_end:
+                came_to_end, due = True, now
+            if page.records or run_over or over or past or now >= due:
                 yield Followed(page=page, bound_run_id=bound_run)
+                due = now + silence
             if over:
                 await self._end_known(project_id, bound_run, bell)
+            if over or past or (run_over and not moved):
                 return
-            if run_over and not page.records:
-                return
-            due = False
             cursor = page.cursor
-            if cursor < page.bounds.end or self._is_over(project_id, bound_run):
-                continue
-            due = not await bell.wait(seen, progress_interval)
+            if (
+                cursor == page.bounds.end
+                and not self._is_over(project_id, bound_run)
+                and self._ended(project, bell, seen, cursor)
+            ):
+                await bell.wait(seen, timedelta(seconds=max(0.0, due - loop.time())))
 
     async def end_cursor(self, project_id: str) -> int:
         """The sequence number that the next record will get."""
@@ -189,6 +232,35 @@ class LogManager:
         bell = self._bells.get(project_id)
         if bell is not None:
             bell.ring()
+
+    async def _shared_page(
+        self, project: Project, bell: _LogBell, seen: int, cursor: int, max_bytes: int
+    ) -> LogPage:
+        """The page at `cursor`, read once for all followers that are there and saw as many rings.
+
+        What was written since it was read, nobody was told of yet: they will be woken.
+        """
+        place = (seen, cursor, max_bytes)
+        if bell.read is not None and bell.read[0] == place:
+            return bell.read[1]
+        project_id, log_id = project.project_id, project.log_id
+        page = self._store.fresh(project_id, log_id, cursor=cursor, max_bytes=max_bytes)
+        if page is None:
+            page = await self._store.read(project_id, log_id, cursor=cursor, max_bytes=max_bytes)
+        if page.records and page.cursor == page.bounds.end:
+            bell.read = place, page
+        return page
+
+    def _ended(self, project: Project, bell: _LogBell, seen: int, cursor: int) -> bool:
+        """Whether the log ends at `cursor`, where a page ended; looked at once for all followers.
+
+        After the page was given out, since this takes longer than reading a line.
+        """
+        if bell.ended != (seen, cursor):
+            if self._store.goes_on(project.project_id, project.log_id):
+                return False
+            bell.ended = seen, cursor
+        return True
 
     def _is_over(self, project_id: str, run_id: str) -> bool:
         """Whether this run, if there is one, does not run any more."""
@@ -218,7 +290,26 @@ class LogManager:
         last = page.records[-1] if page.records else None
         return last.run_id if isinstance(last, RunEnded) else ""
 
-    async def _resolve(self, project: Project, position: LogPosition) -> tuple[int, LogBounds]:
+    async def _read_all(
+        self, project: Project, cursor: int, bounds: LogBounds, limit: int, max_bytes: int
+    ) -> LogPage:
+        page = Gathering(LineSelection(ALL), cursor=cursor, max_lines=limit, max_bytes=max_bytes)
+        while not page.ended:
+            part = await self._store.read(
+                project.project_id,
+                project.log_id,
+                cursor=page.cursor,
+                max_bytes=min(page.bytes_left, PAGE_BYTES),
+            )
+            bounds = part.bounds
+            if not part.records:
+                break
+            page.add_all(part.records)
+        return LogPage(records=tuple(page.records), cursor=page.cursor, bounds=bounds)
+
+    async def _resolve(
+        self, project: Project, position: LogPosition, selected: LogFilter
+    ) -> tuple[int, LogBounds]:
         """The cursor that `position` means now, and what the log holds."""
         project_id, log_id = project.project_id, project.log_id
         bounds = await self._store.bounds(project_id, log_id)
@@ -227,6 +318,8 @@ class LogManager:
                 raise _cursor_ahead(project, position, bounds)
             return position.cursor, bounds
         if position.tail is not None:
+            if selected != ALL:
+                return await self._search.tail(project, selected, position.tail, bounds), bounds
             return await self._store.seek_tail(project_id, log_id, position.tail), bounds
         if position.since is not None:
             return await self._store.seek_time(project_id, log_id, position.since), bounds
@@ -256,19 +349,6 @@ def _cursor_ahead(project: Project, position: LogPosition, bounds: LogBounds) ->
     )
 
 
-def _fit(chunk: LogChunk, lines_left: int, bytes_left: int, *, first: bool) -> LogChunk | None:
-    """The first lines of `chunk` within the bounds: all of it, a part, or None.
-
-    The first line of a page always fits.
-    """
-    count = min(chunk.line_count, lines_left)
-    if len(chunk.lines) > bytes_left:
-        count = min(count, max(chunk.lines.count(b"\n", 0, bytes_left), 1 if first else 0))
-    if count == 0:
-        return None
-    return chunk.slice(chunk.first_sequence, chunk.first_sequence + count)
-
-
 def _bind(page: LogPage, bound_run: str, bind_from: int) -> tuple[str, LogPage, bool]:
     """Looks in `page` for the start of the run to bind, if none is, and for its end.
 
@@ -285,3 +365,24 @@ def _bind(page: LogPage, bound_run: str, bind_from: int) -> tuple[str, LogPage, 
             )
             return bound_run, cut, True
     return bound_run, page, False
+
+
+def _not_before(page: LogPage, bounds: LogBounds) -> LogPage:
+    """The page, with an end that is not behind `bounds`.
+
+    One that others read may be a little older than who asks now.
+    """
+    if page.bounds.end >= bounds.end:
+        return page
+    start = max(page.bounds.start, bounds.start)
+    return replace(page, bounds=replace(bounds, start=start))
+
+
+def _without_markers(page: LogPage, selection: LineSelection) -> LogPage:
+    """The page without the run markers that are not selected."""
+    kept = tuple(
+        record
+        for record in page.records
+        if not isinstance(record, (RunStarted, RunEnded)) or selection.takes(record)
+    )
+    return LogPage(records=kept, cursor=page.cursor, bounds=page.bounds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from att_server.core.errors import field_invalid
@@ -27,3 +27,17 @@ def page_of(items: Mapping[str, T], size: int, token: str) -> tuple[list[T], str
         base64.urlsafe_b64encode(keys[size - 1].encode()).decode() if len(keys) > size else ""
     )
     return [items[key] for key in keys[:size]], following
+
+
+def page_after(
+    items: Sequence[T], name: Callable[[T], str], size: int, token: str
+) -> tuple[list[T], str]:
+    """Up to `size` items after the one with the name `token`, in their order; as `page_of`."""
+    first = 0
+    if token:
+        names = [name(item) for item in items]
+        if token not in names:
+            raise field_invalid("page_token", "is not a token that a page gave")
+        first = names.index(token) + 1
+    page = [*items[first : first + size]]
+    return page, name(page[-1]) if len(items) > first + size else ""

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason, project_not_found
-from att_server.core.model import DesiredState, Event, Project, ProjectMode, RequestClaim
+from att_server.core.identity import only
+from att_server.core.launch import release_gone, run_directory
+from att_server.core.model import (
+    DesiredState,
+    Event,
+    Project,
+    ProjectMode,
+)
 from att_server.core.pages import page_of
-from att_server.core.ports import Clock, LogStore, SettingsReader, StateStore
+from att_server.core.ports import (
+    Clock,
+    LogStore,
+    RunDirectories,
+    SettingsReader,
+    StateStore,
+)
+from att_server.core.project_roots import ProjectRoots
+from att_server.core.request_claim import RequestClaim
 from att_server.core.requests import claim, same_request
 from att_server.core.settings import RuntimeSettings
 from att_server.core.templates import Templates
@@ -27,26 +42,34 @@ class ProjectManager:
         store: StateStore,
         logs: LogStore,
         settings: SettingsReader,
+        directories: RunDirectories,
         templates: Templates,
         clock: Clock,
         stored: Bell,
+        roots: ProjectRoots,
         is_directory: Callable[[Path], bool],
         released: Callable[[str], AbstractAsyncContextManager[None]],
+        forget: Callable[[str], Awaitable[None]],
         desired_changed: Callable[[str], None],
     ) -> None:
-        """released: entered around a deletion; raises where the app runs or is being started.
+        """roots: where projects may lie. released: entered around a deletion; raises where the
+        app runs or is being started, or a cycle is active.
 
-        desired_changed: told of each project that was created or whose app is
-        desired otherwise.
+        forget: removes what is kept of a project that is not there, beside its log;
+        without effect if there is nothing. desired_changed: told of each project
+        that was created or whose app is desired otherwise.
         """
         self._store = store
         self._logs = logs
         self._settings = settings
+        self._directories = directories
         self._templates = templates
         self._clock = clock
         self._stored = stored
+        self._roots = roots
         self._is_directory = is_directory
         self._released = released
+        self._forget = forget
         self._desired_changed = desired_changed
         self._projects: dict[str, Project] = {}
         # Held over writes, which the store takes one at a time anyway: two changes of
@@ -68,9 +91,14 @@ class ProjectManager:
         """All projects, by id."""
         return self._projects
 
-    def list(self, page_size: int, page_token: str) -> tuple[list[Project], str]:
-        """A page of up to `page_size` projects by id, and the next page's token."""
-        return page_of(self._projects, page_size, page_token)
+    def list(
+        self, page_size: int, page_token: str, *, within: frozenset[str] | None = None
+    ) -> tuple[list[Project], str]:
+        """A page of up to `page_size` projects by id, and the next page's token.
+
+        within: only of these; None: of all.
+        """
+        return page_of(only(self._projects, within), page_size, page_token)
 
     async def create(
         self,
@@ -79,19 +107,22 @@ class ProjectManager:
         runtime: RuntimeSettings,
         *,
         template: str = "",
+        remote: bool = False,
         principal: str,
     ) -> Project:
         """Creates the project, or returns the one with this id and an equal specification.
 
         path: absolute, of an existing directory; with a `template`, of one that
-        is empty or absent and is filled first. Raises PROJECT_SPEC_CONFLICT,
-        PROJECT_PATH_INVALID, FIELD_INVALID for an unknown template.
+        is empty or absent and is filled first. remote: asked for from the network.
+        Raises PROJECT_SPEC_CONFLICT, PROJECT_PATH_INVALID, PROJECT_PATH_NOT_ALLOWED,
+        FIELD_INVALID for an unknown template.
         """
         if template:
             self._templates.check(template, path)
             directory = Path(path)
+            await self._roots.check(directory, remote=remote)
         else:
-            directory = self._directory(path)
+            directory = await self._directory(path, remote)
         async with self._changes:
             existing = self._projects.get(project_id)
             if existing is not None:
@@ -110,6 +141,7 @@ class ProjectManager:
             if template:
                 await self._templates.fill(template, directory)
             # What a deletion that was cut short left behind belongs to another life.
+            await self._forget(project_id)
             await self._logs.delete(project_id)
             now = self._clock.now()
             project = Project(
@@ -134,10 +166,14 @@ class ProjectManager:
         *,
         path: str | None,
         runtime: RuntimeSettings | None,
+        remote: bool = False,
         principal: str,
     ) -> Project:
-        """Replaces what is not None. Raises PROJECT_NOT_FOUND, PROJECT_PATH_INVALID."""
-        directory = None if path is None else self._directory(path)
+        """Replaces what is not None. remote: asked for from the network.
+
+        Raises PROJECT_NOT_FOUND, PROJECT_PATH_INVALID, PROJECT_PATH_NOT_ALLOWED.
+        """
+        directory = None if path is None else await self._directory(path, remote)
         async with self._changes:
             project = self.get(project_id)
             changed = replace(
@@ -183,11 +219,68 @@ class ProjectManager:
             self._desired_changed(project_id)
         return None
 
-    async def delete(self, project_id: str, *, request_id: str, principal: str) -> None:
-        """Removes the project and its log; its own directory is not touched.
+    async def set_release(
+        self,
+        project_id: str,
+        release_id: str,
+        *events: Event,
+        desired: DesiredState = DesiredState.RUNNING,
+    ) -> None:
+        """Stores that the app is to run, and from this release, with the events that tell why.
 
-        A repeated call with the same request id is without effect. Raises
-        PROJECT_NOT_FOUND, PROJECT_NOT_STOPPED, PROJECT_BUSY, REQUEST_ID_REUSED.
+        release_id: empty: from the project's own directory. desired: STOPPED where
+        something else than a supervisor runs it. Raises PROJECT_NOT_FOUND.
+        """
+        async with self._changes:
+            project = self.get(project_id)
+            changed = replace(project, release_id=release_id, desired=desired)
+            await self._store.put_project(changed, *events)
+            self._projects[project_id] = changed
+            self._stored.ring()
+        self._desired_changed(project_id)
+
+    async def set_mode(
+        self,
+        project_id: str,
+        mode: ProjectMode,
+        reason: str,
+        *events: Event,
+        principal: str = "",
+        cycle_id: str = "",
+        message: str = "",
+    ) -> Project:
+        """Stores what the project lets happen and why; without effect if it is so already.
+
+        reason: in snake case or a person's words; empty with NORMAL. events: are
+        stored in front of the one that tells of the mode. principal, cycle_id: who
+        or what set it. message: of that event. Raises PROJECT_NOT_FOUND.
+        """
+        async with self._changes:
+            project = self.get(project_id)
+            if (project.mode, project.mode_reason) == (mode, reason):
+                return project
+            changed = replace(project, mode=mode, mode_reason=reason)
+            told = Event(
+                event_type="project.mode",
+                time=self._clock.now(),
+                project_id=project_id,
+                cycle_id=cycle_id,
+                principal=principal,
+                reason=reason,
+                message=message,
+                attributes={"mode": mode, "before": project.mode},
+            )
+            await self._store.put_project(changed, *events, told)
+            self._projects[project_id] = changed
+            self._stored.ring()
+        return changed
+
+    async def delete(self, project_id: str, *, request_id: str, principal: str) -> None:
+        """Removes the project, its log, its releases and their data, and its cycles.
+
+        Its own directory is not touched. A repeated call with the same request id
+        is without effect. Raises PROJECT_NOT_FOUND, PROJECT_NOT_STOPPED,
+        PROJECT_BUSY, CYCLE_ALREADY_RUNNING, REQUEST_ID_REUSED.
         """
         async with self._changes:
             known = await claim(
@@ -216,36 +309,48 @@ class ProjectManager:
                 )
                 del self._projects[project_id]
                 self._stored.ring()
+            await self._forget(project_id)
             await self._logs.delete(project_id)
             if request_id:
                 await self._store.set_request_outcome(request_id, "deleted")
 
     async def effective(self, project: Project) -> RuntimeSettings:
-        """`att.toml` with the project's own settings over it.
+        """`att.toml`, of the release if there is one, with the project's own settings over it.
 
-        Raises SETTINGS_INVALID, PROJECT_PATH_INVALID, NOT_IMPLEMENTED.
+        Raises SETTINGS_INVALID, PROJECT_PATH_INVALID, PROJECT_PATH_NOT_ALLOWED,
+        NOT_IMPLEMENTED.
         """
-        return project.runtime.over(await self._settings.read(project))
+        directory = run_directory(project, self._directories)
+        try:
+            written = await self._settings.read(project, directory)
+        except AttError as error:
+            if project.release_id and error.reason is Reason.PROJECT_PATH_INVALID:
+                raise release_gone(directory) from error
+            raise
+        return project.runtime.over(written)
 
     async def secrets(self, project: Project, settings: RuntimeSettings) -> Mapping[str, str]:
         """What the `env_file` of the settings gives; empty without one.
 
-        Raises SETTINGS_INVALID.
+        Raises SETTINGS_INVALID, PROJECT_PATH_NOT_ALLOWED.
         """
         if settings.env_file is None:
             return {}
         return await self._settings.env_file(project, settings.env_file)
 
-    def _directory(self, path: str) -> Path:
+    async def _directory(self, path: str, remote: bool) -> Path:
         directory = Path(path)
-        if not directory.is_absolute() or not self._is_directory(directory):
-            raise AttError(
-                Reason.PROJECT_PATH_INVALID,
-                f"{path!r} is not the absolute path of an existing directory. "
-                "Create the directory, or give another path.",
-                path=path,
-            )
-        return directory
+        if directory.is_absolute():
+            # First: that something is there is not for everybody to know.
+            await self._roots.check(directory, remote=remote)
+            if self._is_directory(directory):
+                return directory
+        raise AttError(
+            Reason.PROJECT_PATH_INVALID,
+            f"{path!r} is not the absolute path of an existing directory. "
+            "Create the directory, or give another path.",
+            path=path,
+        )
 
     async def _put(
         self, project: Project, event_type: str, principal: str, attributes: dict[str, str]

@@ -14,7 +14,8 @@ from att_server.core.health import HealthMonitor
 from att_server.core.launch import Launcher
 from att_server.core.model import DesiredState, Event, Project, RunStatus, RuntimeState
 from att_server.core.operations import Operations
-from att_server.core.ports import Clock, RuntimeDriver, StateStore
+from att_server.core.ports import Clock, StateStore
+from att_server.core.run_control import RunControl
 from att_server.core.run_table import RunTable
 from att_server.core.settings import RestartCondition, RestartPolicy
 
@@ -45,7 +46,7 @@ def astray(desired: DesiredState, status: RunStatus | None) -> bool:
     """
     if desired is DesiredState.STOPPED:
         return status is not None and status.state.alive
-    if status is None or status.state is RuntimeState.STOPPED:
+    if status is None or status.state is RuntimeState.STOPPED or _being_stopped(status):
         return True
     if status.state.alive:
         return False
@@ -72,6 +73,11 @@ def recovery(status: RunStatus | None, policy: RestartPolicy) -> Recovery:
     if status.reason == SUPERVISOR_LOST and restarts:
         return Recovery.START_AFTER_LOSS
     return Recovery.NONE
+
+
+def _being_stopped(status: RunStatus) -> bool:
+    """Whether a call ends the app: one that is to run was being started anew by it."""
+    return status.state is RuntimeState.STOPPING and not status.reason
 
 
 def _ended_well(status: RunStatus, policy: RestartPolicy) -> bool:
@@ -102,7 +108,7 @@ class Recoverer:
         projects: Projects,
         runs: RunTable,
         store: StateStore,
-        driver: RuntimeDriver,
+        control: RunControl,
         health: HealthMonitor,
         launcher: Launcher,
         operations: Operations,
@@ -112,7 +118,7 @@ class Recoverer:
         self._projects = projects
         self._runs = runs
         self._store = store
-        self._driver = driver
+        self._control = control
         self._health = health
         self._launcher = launcher
         self._operations = operations
@@ -167,21 +173,18 @@ class Recoverer:
     async def _recover(self, project_id: str) -> None:
         project = self._projects.all()[project_id]
         if project.desired is DesiredState.STOPPED:
-            stopped = await self._driver.stop(project_id, None)
-            if stopped is not None:
-                self._runs.run_changed(project_id, stopped)
+            await self._control.end(project_id)
             return
+        before = self._runs.entry(project_id).status
+        if before is not None and _being_stopped(before):
+            await self._control.end(project_id)
         launch = await self._launcher.checked(project, project.desired_runtime)
         status = self._runs.entry(project_id).status
         decided = recovery(status, launch.settings.restart_policy)
         if decided is not Recovery.NONE:
-            # Watched first: who waits for it to be ready sees that it goes on.
-            self._health.watch(project, launch.spec, launch.settings)
-            await self._runs.events.settle()
-            status = await self._driver.start(
-                launch.spec, after_loss=decided is Recovery.START_AFTER_LOSS
+            await self._control.start(
+                project, launch, after_loss=decided is Recovery.START_AFTER_LOSS
             )
-            self._runs.run_changed(project_id, status)
 
     async def _report(self, project_id: str, error: AttError) -> None:
         log.warning("%s cannot be recovered: %s", project_id, error.message)

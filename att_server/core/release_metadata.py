@@ -70,6 +70,11 @@ class ResolvedMetadata:
     disagreements: tuple[Disagreement, ...]
 
 
+def is_release_id(text: str) -> bool:
+    """Whether a release can have this id: a commit's, or what an external context calls it."""
+    return len(text) <= MAX_RELEASE_ID_LENGTH and _RELEASE_ID.fullmatch(text) is not None
+
+
 def resolve(answers: Mapping[MetadataSource, ReleaseMetadata]) -> ResolvedMetadata:
     """Takes each field from the first source that knows it.
 
@@ -130,6 +135,12 @@ def logged_metadata(lines: Sequence[bytes]) -> ReleaseMetadata:
     return ReleaseMetadata(release_id=release_id, previous_release_id=previous_release_id)
 
 
+def release_id_or_none(text: str) -> str | None:
+    """`text` if it looks like the id of a release."""
+    fits = len(text) <= MAX_RELEASE_ID_LENGTH and _RELEASE_ID.fullmatch(text)
+    return text if fits else None
+
+
 def _resolve(
     field: str, ids: Mapping[MetadataSource, str]
 ) -> tuple[NamedRelease | None, list[Disagreement]]:
@@ -152,8 +163,8 @@ def _mentions(line: bytes) -> ReleaseMetadata:
     """The last mention of each id in a line."""
     found: dict[bytes, str] = {}
     for name, value in _MENTION.findall(line):
-        text = value.decode("ascii", "replace").rstrip(".:)]}>")
-        if len(text) <= MAX_RELEASE_ID_LENGTH and _RELEASE_ID.fullmatch(text):
+        text = release_id_or_none(value.decode("ascii", "replace").rstrip(".:)]}>"))
+        if text is not None:
             found[name] = text
     return ReleaseMetadata(
         release_id=found.get(b"release_id", ""),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from att_server.core.errors import AttError, Reason
-from att_server.core.model import RequestClaim
 from att_server.core.ports import StateStore
+from att_server.core.request_claim import RequestClaim
 
 
 async def claim(store: StateStore, request: RequestClaim) -> RequestClaim | None:

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from att_server.core.bell import Bell
-from att_server.core.model import ProbeResult, Project, RunStatus, Runtime, RuntimeState
+from att_server.core.model import (
+    DesiredState,
+    ProbeResult,
+    Project,
+    RunStatus,
+    Runtime,
+    RuntimeState,
+)
 from att_server.core.run_events import RunEvents
 
 MAX_DELETED = 10_000
@@ -21,12 +28,14 @@ class Entry:
     """What is known of one project's app.
 
     ready_run_id: the last run that is known to have been ready at some time.
+    is_server: the app is this server itself.
     """
 
     status: RunStatus | None = None
     health: ProbeResult | None = None
     revision: int = 0
     ready_run_id: str = ""
+    is_server: bool = False
     changed: Bell = field(default_factory=Bell)
 
     @property
@@ -104,7 +113,7 @@ class RunTable:
         return Runtime(
             project_id=project.project_id,
             state=RuntimeState.STOPPED if entry.status is None else entry.status.state,
-            desired=project.desired,
+            desired=DesiredState.RUNNING if entry.is_server else project.desired,
             revision=entry.revision,
             status=entry.status,
             health=entry.health,
@@ -164,6 +173,12 @@ class RunTable:
         before, entry.health = entry.health, result
         if before is None or _verdict(before) != _verdict(result):
             self._changed(project_id, entry)
+
+    def show_server(self, project_id: str, status: RunStatus) -> None:
+        """Shows this server itself as the project's app. Its launcher reports its events."""
+        entry = self.entry(project_id)
+        entry.is_server = True
+        self._show(project_id, entry, status)
 
     # Told to watchers ---------------------------------------------------------
 

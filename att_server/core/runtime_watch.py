@@ -15,21 +15,23 @@ async def watch(
     projects: Callable[[], Mapping[str, Project]],
     project_ids: Collection[str],
     *,
+    within: frozenset[str] | None = None,
     after_revision: int,
     progress_interval: timedelta,
 ) -> AsyncGenerator[RuntimeChanges, None]:
     """Everything that changed after `after_revision`, at once, then every change.
 
-    project_ids: empty watches all. after_revision: 0, or one that this server
+    project_ids: empty watches all. within: only of these projects, of which
+    `project_ids` are; None: of all. after_revision: 0, or one that this server
     does not know, gives all states first, with `complete`. Keeps one number per
     watcher: states that come faster than they are taken merge. Never ends by
     itself. Raises PROJECT_NOT_FOUND for a project that is neither there nor told
     as deleted in the first item.
     """
-    watched = frozenset(project_ids)
+    watched = frozenset(project_ids) or within
     complete = after_revision == 0 or not runs.knows_since(after_revision)
     since = 0 if complete else after_revision
-    with runs.listening(watched) as bell:
+    with runs.listening(watched or ()) as bell:
         found = _of_interest(runs.changed_since(since), watched)
         gone = frozenset() if complete else frozenset(found.deleted)
         for project_id in project_ids:
@@ -55,8 +57,8 @@ async def watch(
             found = _of_interest(runs.changed_since(since), watched)
 
 
-def _of_interest(found: Changes, watched: frozenset[str]) -> Changes:
-    if not watched:
+def _of_interest(found: Changes, watched: frozenset[str] | None) -> Changes:
+    if watched is None:
         return found
     return Changes(
         changed=tuple(name for name in found.changed if name in watched),

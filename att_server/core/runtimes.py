@@ -11,6 +11,7 @@ from typing import Protocol
 from att_server.core.background import Background
 from att_server.core.errors import AttError, Reason
 from att_server.core.health import HealthMonitor
+from att_server.core.identity import only
 from att_server.core.intents import Intents
 from att_server.core.launch import (
     Launch,
@@ -25,7 +26,6 @@ from att_server.core.model import (
     DesiredState,
     ProbeResult,
     Project,
-    RequestClaim,
     RunSpec,
     RunStatus,
     Runtime,
@@ -34,9 +34,10 @@ from att_server.core.model import (
 )
 from att_server.core.operations import Operations
 from att_server.core.pages import page_of
-from att_server.core.ports import Clock, RuntimeDriver, StateStore
+from att_server.core.ports import Clock, RuntimeDriver
 from att_server.core.recovery import RECOVERY, Recoverer
-from att_server.core.requests import claim
+from att_server.core.request_claim import RequestClaim
+from att_server.core.run_control import RunControl
 from att_server.core.run_table import Entry, RunTable
 from att_server.core.runtime_watch import watch
 from att_server.core.settings import Probe, RuntimeSettings
@@ -66,8 +67,8 @@ class RuntimeManager:
         *,
         projects: Projects,
         runs: RunTable,
-        store: StateStore,
         driver: RuntimeDriver,
+        control: RunControl,
         health: HealthMonitor,
         launcher: Launcher,
         intents: Intents,
@@ -80,14 +81,13 @@ class RuntimeManager:
         """last_lines: the text of the last lines of a project's run, up to so many."""
         self._projects = projects
         self._runs = runs
-        self._store = store
         self._driver = driver
+        self._control = control
         self._health = health
         self._launcher = launcher
         self._intents = intents
         self._operations = operations
         self._recoverer = recoverer
-        self._clock = clock
         self._background = background
         self._last_lines = last_lines
         self._usage = UsageMeter(driver=driver, clock=clock, running=runs.alive)
@@ -106,36 +106,44 @@ class RuntimeManager:
         for project_id in projects:
             self._recoverer.look_after(project_id)
 
+    def show_server(self, project_id: str, status: RunStatus) -> None:
+        """Shows this server itself as the app of its project; no call starts or ends it."""
+        self._runs.show_server(project_id, status)
+
     # Looking ----------------------------------------------------------------
 
     def get(self, project_id: str) -> Runtime:
         """The app's state, without its usage. Raises PROJECT_NOT_FOUND."""
         return self._runs.runtime(self._projects.get(project_id))
 
-    def list(self, page_size: int, page_token: str) -> tuple[list[Runtime], str, int]:
-        """A page of up to `page_size` apps by project id, the next token, the revision."""
-        projects, token = page_of(self._projects.all(), page_size, page_token)
+    def list(
+        self, page_size: int, page_token: str, *, within: frozenset[str] | None = None
+    ) -> tuple[list[Runtime], str, int]:
+        """A page of up to `page_size` apps by project id, the next token, the revision.
+
+        within: only of these projects; None: of all.
+        """
+        projects, token = page_of(only(self._projects.all(), within), page_size, page_token)
         return [self._runs.runtime(project) for project in projects], token, self._runs.revision
 
     async def measured(self, runtimes: Sequence[Runtime]) -> Sequence[Runtime]:
         """The same with the usage of those that run, at most 1 s old where it is known."""
-        found = []
-        for runtime in runtimes:
-            if runtime.state.alive and runtime.status is not None:
-                usage = await self._usage.usage(runtime.project_id, runtime.status.run_id)
-                found.append(replace(runtime, usage=usage))
-            else:
-                found.append(runtime)
-        return found
+        return [await self._measured(runtime) for runtime in runtimes]
 
     def watch(
-        self, project_ids: Sequence[str], after_revision: int, progress_interval: timedelta
+        self,
+        project_ids: Sequence[str],
+        after_revision: int,
+        progress_interval: timedelta,
+        *,
+        within: frozenset[str] | None = None,
     ) -> AsyncGenerator[RuntimeChanges, None]:
         """What changed after `after_revision`, then every change; see `runtime_watch.watch`."""
         return watch(
             self._runs,
             self._projects.all,
             project_ids,
+            within=within,
             after_revision=after_revision,
             progress_interval=progress_interval,
         )
@@ -143,9 +151,9 @@ class RuntimeManager:
     async def check(self, project_id: str, probe: Probe | None) -> ProbeResult:
         """Checks the app once, now: by `probe`, else its readiness probe, else its process.
 
-        Raises PROJECT_NOT_FOUND and what is wrong with the settings.
+        Raises PROJECT_NOT_FOUND, PROJECT_IS_SERVER and what is wrong with the settings.
         """
-        project = self._projects.get(project_id)
+        project = self._controlled(project_id)
         launch = await self._launcher.plan(project, project.desired_runtime)
         return await self._health.check(project, launch.spec, probe or launch.settings.readiness)
 
@@ -166,10 +174,10 @@ class RuntimeManager:
         An app that waits to be started again is started at once.
         wait_ready: returns when it is ready instead of when it runs, within
         `timeout`. The app runs on whatever becomes of the caller. Raises
-        RUNTIME_SPEC_CONFLICT, RUNTIME_START_FAILED, RUNTIME_NOT_READY,
+        RUNTIME_SPEC_CONFLICT, RUNTIME_START_FAILED, RUNTIME_NOT_READY, PROJECT_IS_SERVER,
         PROJECT_BUSY, SUPERVISOR_UNREACHABLE and what is wrong with the settings.
         """
-        project = self._projects.get(project_id)
+        project = self._controlled(project_id)
         launch = await self._launcher.checked(project, overrides)
         request = self._intents.request("StartRuntime", project_id, overrides, request_id)
         await self._operations.settle(project_id, "start", RECOVERY)
@@ -193,10 +201,10 @@ class RuntimeManager:
         """Stops the app and returns when its process tree is gone; concurrent calls join.
 
         grace: between SIGTERM and SIGKILL; None is the run's own. Raises
-        PROJECT_NOT_FOUND, PROJECT_BUSY, SUPERVISOR_UNREACHABLE; and STORAGE_FULL
-        where the app is stopped, but that it is meant to be is not stored.
+        PROJECT_NOT_FOUND, PROJECT_IS_SERVER, PROJECT_BUSY, SUPERVISOR_UNREACHABLE; and
+        STORAGE_FULL where the app is stopped, but that it is meant to be is not stored.
         """
-        self._projects.get(project_id)
+        self._controlled(project_id)
         await self._operations.settle(project_id, "start", RECOVERY)
         if self._operations.current(project_id) == "stop":
             await self._operations.join(project_id)
@@ -219,7 +227,7 @@ class RuntimeManager:
 
         overrides: over what the last start was given. Raises as `start` and `stop`.
         """
-        project = self._projects.get(project_id)
+        project = self._controlled(project_id)
         wanted = overrides.over(project.desired_runtime)
         launch = await self._launcher.checked(project, wanted)
         request = self._intents.request("RestartRuntime", project_id, overrides, request_id)
@@ -236,19 +244,12 @@ class RuntimeManager:
     async def signal(
         self, project_id: str, number: int, *, request_id: str, principal: str
     ) -> Runtime:
-        """Sends a signal to the app's main process. Raises RUNTIME_NOT_RUNNING."""
-        self._projects.get(project_id)
-        request = RequestClaim(
-            request_id=request_id,
-            method="SignalRuntime",
-            digest=f"{project_id} {number}",
-            project_id=project_id,
-            time=self._clock.now(),
-        )
-        if await claim(self._store, request) is None:
-            await self._store.append_events(
-                self._intents.event("runtime.signalled", project_id, principal, signal=number)
-            )
+        """Sends a signal to the app's main process.
+
+        Raises RUNTIME_NOT_RUNNING, PROJECT_IS_SERVER.
+        """
+        self._controlled(project_id)
+        if await self._intents.to_signal(project_id, number, request_id, principal):
             await self._driver.signal(project_id, number)
         return self.get(project_id)
 
@@ -256,8 +257,9 @@ class RuntimeManager:
     async def released(self, project_id: str) -> AsyncIterator[None]:
         """Keeps the app from being started while its project is deleted.
 
-        Raises PROJECT_NOT_STOPPED, PROJECT_BUSY.
+        Raises PROJECT_NOT_STOPPED, PROJECT_BUSY, PROJECT_IS_SERVER.
         """
+        self._refuse_server(project_id)
         # What is being recovered runs in a moment, or has to be stopped yet. It is
         # not waited for: no other project could be changed meanwhile.
         recovered = self._operations.current(project_id) == RECOVERY
@@ -278,6 +280,27 @@ class RuntimeManager:
                 self._health.forget(project_id)
                 self._runs.drop(project_id)
                 await self._driver.forget(project_id)
+
+    def _controlled(self, project_id: str) -> Project:
+        """The project, whose app calls may start and stop."""
+        project = self._projects.get(project_id)
+        self._refuse_server(project_id)
+        return project
+
+    def _refuse_server(self, project_id: str) -> None:
+        if self._runs.entry(project_id).is_server:
+            raise AttError(
+                Reason.PROJECT_IS_SERVER,
+                f"The project {project_id!r} is this server itself. A cycle or a rollback replaces "
+                "it; its service, or `att launch`, starts and stops it.",
+                project_id=project_id,
+            )
+
+    async def _measured(self, runtime: Runtime) -> Runtime:
+        if not runtime.state.alive or runtime.status is None:
+            return runtime
+        usage = await self._usage.usage(runtime.project_id, runtime.status.run_id)
+        return replace(runtime, usage=usage)
 
     # Operations -------------------------------------------------------------
 
@@ -306,12 +329,12 @@ class RuntimeManager:
                 None if waits else request,
                 command=launch.spec.command[0],
             ):
-                status = None
                 if waits:
-                    status = await self._driver.start_now(project_id)
+                    status = await self._control.start_now(project, launch)
                 else:
                     await self._end(project_id, None)  # nothing, or what ends already
-                await self._run(project, launch, status)
+                    status = await self._control.start(project, launch)
+                await self._check_started(project_id, status)
 
     async def _restart(
         self,
@@ -328,17 +351,11 @@ class RuntimeManager:
             project.project_id, overrides, "runtime.restart_requested", principal, request
         ):
             await self._end(project.project_id, grace)
-            await self._run(project, launch)
+            status = await self._control.start(project, launch)
+            await self._check_started(project.project_id, status)
 
-    async def _run(self, project: Project, launch: Launch, status: RunStatus | None = None) -> None:
-        """Starts the app, unless it has been started to `status`. Raises RUNTIME_START_FAILED."""
-        project_id = project.project_id
-        # Before there is a run: it must not be probed as the one before was.
-        self._health.watch(project, launch.spec, launch.settings)
-        if status is None:
-            await self._runs.events.settle()
-            status = await self._driver.start(launch.spec)
-        self._runs.run_changed(project_id, status)
+    async def _check_started(self, project_id: str, status: RunStatus) -> None:
+        """Raises RUNTIME_START_FAILED where it was not; the app is not to run then."""
         if _not_started(status):
             await self._intents.to_stop(
                 project_id, "runtime.start_failed", "", cause=status.start_failure
@@ -360,9 +377,7 @@ class RuntimeManager:
 
     async def _end(self, project_id: str, grace: timedelta | None) -> None:
         if self._runs.entry(project_id).alive:
-            status = await self._driver.stop(project_id, grace)
-            if status is not None:
-                self._runs.run_changed(project_id, status)
+            await self._control.end(project_id, grace)
 
     async def _do(self, project_id: str, name: str, work: Callable[[], Awaitable[None]]) -> None:
         self._operations.begin(project_id, name, work)

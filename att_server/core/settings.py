@@ -183,3 +183,20 @@ class NotifySettings:
 
     command: tuple[str, ...]
     timeout: timedelta = DEFAULT_NOTIFY_TIMEOUT
+
+
+# Logs -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """How much of a log is kept.
+
+    max_size: bytes on disk; max_age: of the youngest record of a part that goes;
+    None sets no bound. min_free: the share of the file system below which the
+    oldest parts go; 0: never.
+    """
+
+    max_size: int | None = None
+    max_age: timedelta | None = None
+    min_free: float = 0.1

@@ -1,16 +1,14 @@
 """The rules for how an app may be run, once for requests and `att.toml`.
 
-A rule that is broken is given as a path and words. The path names fields as
-`project.proto` does, relative to the settings: `("restart", "max_backoff")`,
-`("command", 0)`, `("env", NAME)`. The words go on from the field's name and
-never hold a value.
+Paths name fields as `project.proto` does, relative to the settings:
+`("restart", "max_backoff")`, `("command", 0)`, `("env", NAME)`.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -27,9 +25,21 @@ from att_server.core.settings import (
     RuntimeSettings,
     TcpProbe,
 )
-
-SettingPath = tuple[str | int, ...]
-Violation = tuple[SettingPath, str]
+from att_server.core.violations import (
+    DAY,
+    DECADE,
+    HOUR,
+    MAX_LIMIT,
+    MONTH,
+    SECOND,
+    TEN_MS,
+    Violation,
+    field_rule,
+    number_rule,
+    span_rule,
+    span_text,
+    under,
+)
 
 MAX_COMMAND_WORDS = 1_000
 MAX_ENV_ENTRIES = 1_000
@@ -45,18 +55,10 @@ MAX_URL_LENGTH = 2_048
 
 MIN_MEMORY = 1 << 20
 MIN_OPEN_FILES = 16
-MAX_LIMIT = 1 << 53
-"""Bounds numbers without a bound of their own to what every JSON reader keeps."""
 MAX_RESTARTS = 10_000
 MAX_THRESHOLD = 1_000
 
 _RESERVED_ENV = "ATT_"
-_TEN_MS = timedelta(milliseconds=10)
-_SECOND = timedelta(seconds=1)
-_HOUR = timedelta(hours=1)
-_DAY = timedelta(days=1)
-_MONTH = timedelta(days=30)
-_DECADE = timedelta(days=3_650)
 
 
 def violations(settings: RuntimeSettings, *, allowed_hosts: frozenset[str]) -> list[Violation]:
@@ -75,6 +77,11 @@ def probe_violations(probe: Probe, *, allowed_hosts: frozenset[str]) -> list[Vio
 def command_violations(words: Sequence[str]) -> list[Violation]:
     """Every rule that the words of a command break; none at all break none."""
     return list(_of_command(words))
+
+
+def environment_violations(env: Mapping[str, str]) -> list[Violation]:
+    """Every rule that variables break."""
+    return list(_of_env(env))
 
 
 def environment_rule(env: Mapping[str, str]) -> str:
@@ -122,32 +129,24 @@ def split_target(target: str) -> tuple[str, int] | None:
     return match[1] or match[2], int(match[3])
 
 
-def span_text(span: timedelta) -> str:
-    """A span in the form that `att.toml` takes, in the largest unit that gives a whole number."""
-    for unit, length in (("d", _DAY), ("h", _HOUR), ("m", timedelta(minutes=1)), ("s", _SECOND)):
-        if span and not span % length:
-            return f"{span // length}{unit}"
-    return f"{span / timedelta(milliseconds=1):g}ms" if span else "0s"
-
-
 def _of_settings(settings: RuntimeSettings, allowed_hosts: frozenset[str]) -> Iterator[Violation]:
-    yield from _under("command", _of_command(settings.command))
-    yield from _under("env", _of_env(settings.env))
+    yield from under("command", _of_command(settings.command))
+    yield from under("env", _of_env(settings.env))
     if settings.env_file is not None:
-        yield from _field("env_file", _path_rule(settings.env_file))
+        yield from field_rule("env_file", _path_rule(settings.env_file))
     if settings.stop_grace is not None:
-        yield from _span("stop_grace", settings.stop_grace, timedelta(), MAX_STOP_GRACE)
+        yield from span_rule("stop_grace", settings.stop_grace, timedelta(), MAX_STOP_GRACE)
     if settings.restart is not None:
-        yield from _under("restart", _of_restart(settings.restart))
+        yield from under("restart", _of_restart(settings.restart))
     if settings.limits is not None:
-        yield from _under("limits", _of_limits(settings.limits))
+        yield from under("limits", _of_limits(settings.limits))
     if settings.readiness is not None:
-        yield from _under("readiness", _of_probe(settings.readiness, allowed_hosts))
+        yield from under("readiness", _of_probe(settings.readiness, allowed_hosts))
     if settings.liveness is not None:
         # A line that was printed once says nothing of an app that hangs now.
         if isinstance(settings.liveness.kind, LogProbe):
             yield ("liveness", "log"), "must be of another kind: a line matches once and for all"
-        yield from _under("liveness", _of_probe(settings.liveness, allowed_hosts))
+        yield from under("liveness", _of_probe(settings.liveness, allowed_hosts))
 
 
 def _of_command(words: Sequence[str]) -> Iterator[Violation]:
@@ -169,62 +168,62 @@ def _of_env(env: Mapping[str, str]) -> Iterator[Violation]:
         yield (), rule
         return
     for name in sorted(env):
-        yield from _field(name, variable_rule(name, env[name]))
+        yield from field_rule(name, variable_rule(name, env[name]))
 
 
 def _of_restart(policy: RestartPolicy) -> Iterator[Violation]:
-    yield from _span("initial_backoff", policy.initial_backoff, _TEN_MS, _DAY)
-    yield from _span("max_backoff", policy.max_backoff, _TEN_MS, _DAY)
-    if policy.max_backoff < policy.initial_backoff <= _DAY:
+    yield from span_rule("initial_backoff", policy.initial_backoff, TEN_MS, DAY)
+    yield from span_rule("max_backoff", policy.max_backoff, TEN_MS, DAY)
+    if policy.max_backoff < policy.initial_backoff <= DAY:
         initial = span_text(policy.initial_backoff)
         yield ("max_backoff",), f"must be at least the initial wait, {initial}"
-    yield from _number("backoff_factor", policy.backoff_factor, 1, 100)
-    yield from _number("backoff_jitter", policy.backoff_jitter, 0, 1)
-    yield from _number("max_restarts", policy.max_restarts, 0, MAX_RESTARTS)
-    yield from _span("window", policy.window, _SECOND, _MONTH)
-    yield from _span("stable_after", policy.stable_after, timedelta(), _MONTH)
+    yield from number_rule("backoff_factor", policy.backoff_factor, 1, 100)
+    yield from number_rule("backoff_jitter", policy.backoff_jitter, 0, 1)
+    yield from number_rule("max_restarts", policy.max_restarts, 0, MAX_RESTARTS)
+    yield from span_rule("window", policy.window, SECOND, MONTH)
+    yield from span_rule("stable_after", policy.stable_after, timedelta(), MONTH)
 
 
 def _of_limits(limits: ResourceLimits) -> Iterator[Violation]:
     if limits.memory_bytes is not None:
-        yield from _number("memory_bytes", limits.memory_bytes, MIN_MEMORY, MAX_LIMIT)
+        yield from number_rule("memory_bytes", limits.memory_bytes, MIN_MEMORY, MAX_LIMIT)
     if limits.open_files is not None:
-        yield from _number("open_files", limits.open_files, MIN_OPEN_FILES, MAX_LIMIT)
+        yield from number_rule("open_files", limits.open_files, MIN_OPEN_FILES, MAX_LIMIT)
     if limits.processes is not None:
-        yield from _number("processes", limits.processes, 1, MAX_LIMIT)
+        yield from number_rule("processes", limits.processes, 1, MAX_LIMIT)
     if limits.cpu_time is not None:
-        yield from _span("cpu_time", limits.cpu_time, _SECOND, _DECADE)
+        yield from span_rule("cpu_time", limits.cpu_time, SECOND, DECADE)
 
 
 def _of_probe(probe: Probe, allowed_hosts: frozenset[str]) -> Iterator[Violation]:
     yield from _of_kind(probe.kind, allowed_hosts)
-    yield from _span("interval", probe.interval, _TEN_MS, _DAY)
-    yield from _span("timeout", probe.timeout, _TEN_MS, _HOUR)
+    yield from span_rule("interval", probe.interval, TEN_MS, DAY)
+    yield from span_rule("timeout", probe.timeout, TEN_MS, HOUR)
     if probe.threshold is not None:
-        yield from _number("threshold", probe.threshold, 1, MAX_THRESHOLD)
+        yield from number_rule("threshold", probe.threshold, 1, MAX_THRESHOLD)
     if probe.deadline is not None:
-        yield from _span("deadline", probe.deadline, _TEN_MS, _DAY)
+        yield from span_rule("deadline", probe.deadline, TEN_MS, DAY)
 
 
 def _of_kind(kind: ProbeKind, allowed_hosts: frozenset[str]) -> Iterator[Violation]:
     match kind:
         case HttpProbe():
-            yield from _under("http", _field("url", _url_rule(kind.url, allowed_hosts)))
+            yield from under("http", field_rule("url", _url_rule(kind.url, allowed_hosts)))
         case TcpProbe():
-            yield from _under("tcp", _field("host", host_rule(kind.host, allowed_hosts)))
-            yield from _under("tcp", _number("port", kind.port, 1, 65_535))
+            yield from under("tcp", field_rule("host", host_rule(kind.host, allowed_hosts)))
+            yield from under("tcp", number_rule("port", kind.port, 1, 65_535))
         case CommandProbe():
             if not kind.command:
                 yield ("command", "command"), "must name a program"
             for path, rule in _of_command(kind.command):
                 yield ("command", "command", *path), rule
         case GrpcProbe():
-            yield from _under("grpc", _field("target", _target_rule(kind.target, allowed_hosts)))
+            yield from under("grpc", field_rule("target", _target_rule(kind.target, allowed_hosts)))
             if len(kind.service) > MAX_SERVICE_LENGTH or not kind.service.isprintable():
                 rule = f"must have at most {MAX_SERVICE_LENGTH:,} printable characters"
                 yield ("grpc", "service"), rule
         case LogProbe():
-            yield from _under("log", _field("pattern", _pattern_rule(kind.pattern)))
+            yield from under("log", field_rule("pattern", pattern_rule(kind.pattern)))
 
 
 def _url_rule(url: str, allowed_hosts: frozenset[str]) -> str:
@@ -253,14 +252,17 @@ def _target_rule(target: str, allowed_hosts: frozenset[str]) -> str:
     return host_rule(found[0], allowed_hosts)
 
 
-def _pattern_rule(pattern: str) -> str:
-    if not pattern or len(pattern.encode()) > MAX_PATTERN_BYTES:
-        return f"must have 1 to {MAX_PATTERN_BYTES:,} bytes"
+def pattern_rule(
+    pattern: str, *, max_bytes: int = MAX_PATTERN_BYTES, max_memory: int = MAX_PATTERN_MEMORY
+) -> str:
+    """The rule that an RE2 pattern breaks; empty if it can be used."""
+    if not pattern or len(pattern.encode()) > max_bytes:
+        return f"must have 1 to {max_bytes:,} bytes"
     # Costs memory that a server without such probes does not need.
     import re2
 
     options = re2.Options()
-    options.max_mem = MAX_PATTERN_MEMORY
+    options.max_mem = max_memory
     options.log_errors = False
     try:
         re2.compile(pattern, options)
@@ -298,24 +300,3 @@ def _is_loopback(host: str) -> bool:
         # Neither another way to write an address of IPv4, nor any text as a zone.
         return address.is_loopback and address.ipv4_mapped is None and address.scope_id is None
     return address.is_loopback
-
-
-def _span(field: str, span: timedelta, low: timedelta, high: timedelta) -> Iterator[Violation]:
-    if not low <= span <= high:
-        yield (field,), f"must be {span_text(low)} to {span_text(high)}"
-
-
-def _number(field: str, number: float, low: int, high: int) -> Iterator[Violation]:
-    # Not `number < low or …`, which NaN would pass.
-    if not low <= number <= high:
-        bounds = f"at least {low:,}" if number < low and high == MAX_LIMIT else ""
-        yield (field,), f"must be {bounds or f'{low:,} to {high:,}'}"
-
-
-def _field(field: str, rule: str) -> Iterator[Violation]:
-    if rule:
-        yield (field,), rule
-
-
-def _under(field: str, found: Iterable[Violation]) -> Iterator[Violation]:
-    return (((field, *path), rule) for path, rule in found)

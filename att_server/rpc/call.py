@@ -10,7 +10,10 @@ from typing import Any, Protocol
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
+from att_server.core.identity import Caller
+
 _ANSWER_SHARE = 0.1
+_ENDING_SHARE = 0.5
 _ANSWER_MARGIN = timedelta(milliseconds=200)
 
 
@@ -18,19 +21,30 @@ _ANSWER_MARGIN = timedelta(milliseconds=200)
 class Call:
     """One call of an rpc.
 
-    principal: who calls, such as `local:1000`.
+    caller: who calls; that one has the role that the rpc declares.
     time_remaining: until the caller's deadline; None: it has none. The call is
-    cancelled at the deadline, whatever the implementation does.
+    cancelled at the deadline, whatever the implementation does. remote: it came from
+    the network, and not by the socket.
     """
 
-    principal: str
+    caller: Caller
     time_remaining: timedelta | None
+    remote: bool = False
 
-    def bound(self, wait: timedelta) -> timedelta:
-        """`wait`, or less where the caller's deadline is sooner: the answer has to arrive."""
+    @property
+    def principal(self) -> str:
+        """The name of who calls, such as `local:1000`."""
+        return self.caller.principal
+
+    def bound(self, wait: timedelta, *, ending: timedelta = timedelta()) -> timedelta:
+        """`wait`, or less where the caller's deadline is sooner: the answer has to arrive.
+
+        ending: what it may take to end what is waited for.
+        """
         if self.time_remaining is None:
             return wait
         margin = min(self.time_remaining * _ANSWER_SHARE, _ANSWER_MARGIN)
+        margin += min(self.time_remaining * _ENDING_SHARE, ending)
         return max(timedelta(), min(wait, self.time_remaining - margin))
 
 

@@ -22,9 +22,9 @@ _GROUPS: Mapping[str, tuple[str, frozenset[str]]] = MappingProxyType(
 """By service: the group, and the nouns that the group says already."""
 
 DATA_DIRECTORIES = "settings.data_directories"
-LOG_FILTER = "logs.filter"
 
 OFFERED = (
+    "logs.filter",
     "probes.command",
     "probes.grpc",
     "probes.http",

@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from att_server.core.errors import FieldViolation, fields_invalid, not_implemented
-from att_server.core.settings_rules import span_text
+from att_server.core.violations import span_text
 from att_server.rpc import convert_time
 
 MAX_PAGE_SIZE = 1000

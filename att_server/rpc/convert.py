@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from att.v1 import event_pb2, event_service_pb2, log_pb2, project_pb2, runtime_pb2
+from att.severity import Severity
+from att.v1 import (
+    event_pb2,
+    event_service_pb2,
+    log_pb2,
+    log_service_pb2,
+    project_pb2,
+    runtime_pb2,
+)
+from att_server.core.log_facts import LogInfo
+from att_server.core.log_keeper import RECENT
+from att_server.core.log_selection import LogFilter, LogPosition
 from att_server.core.model import (
     DesiredState,
     Event,
@@ -16,7 +27,6 @@ from att_server.core.model import (
     GapReason,
     LogChunk,
     LogGap,
-    LogPosition,
     LogRecord,
     LogStream,
     ProbeResult,
@@ -31,7 +41,8 @@ from att_server.core.model import (
 )
 from att_server.core.settings import RuntimeSettings
 from att_server.rpc.convert_settings import runtime_settings
-from att_server.rpc.convert_time import duration, timestamp, to_datetime
+from att_server.rpc.convert_text import text
+from att_server.rpc.convert_time import duration, set_timestamp, timestamp, to_datetime
 
 PROJECT_MODES: Mapping[ProjectMode, project_pb2.ProjectMode.ValueType] = {
     mode: project_pb2.ProjectMode.Value(f"PROJECT_MODE_{mode.name}") for mode in ProjectMode
@@ -45,11 +56,17 @@ DESIRED_STATES: Mapping[DesiredState, runtime_pb2.DesiredState.ValueType] = {
 LOG_STREAMS: Mapping[LogStream, log_pb2.LogStream.ValueType] = {
     stream: log_pb2.LogStream.Value(f"LOG_STREAM_{stream.name}") for stream in LogStream
 }
+_STREAMS_SENT = {value: stream for stream, value in LOG_STREAMS.items()}
 GAP_REASONS: Mapping[GapReason, log_pb2.LogGapReason.ValueType] = {
     reason: log_pb2.LogGapReason.Value(f"LOG_GAP_REASON_{reason.name}") for reason in GapReason
 }
 
 # Projects -------------------------------------------------------------------
+
+
+def to_project_mode(sent: project_pb2.ProjectMode.ValueType) -> ProjectMode:
+    """The mode of a request, of which it is known that there is such a one."""
+    return next(mode for mode, value in PROJECT_MODES.items() if value == sent)
 
 
 def project(
@@ -63,6 +80,8 @@ def project(
         effective_runtime=None if effective is None else runtime_settings(effective),
         settings_error=settings_error,
         mode=PROJECT_MODES[kept.mode],
+        mode_reason=text(kept.mode_reason),
+        release_id=text(kept.release_id),
         log_id=kept.log_id,
         create_time=timestamp(kept.create_time),
         update_time=timestamp(kept.update_time),
@@ -175,22 +194,40 @@ def to_log_position(message: log_pb2.LogPosition) -> LogPosition:
             return LogPosition(at_end=at_end, log_id=message.log_id)
 
 
+def to_log_filter(message: log_pb2.LogFilter) -> LogFilter:
+    """Fields that are unset select all."""
+    return LogFilter(
+        streams=frozenset(_STREAMS_SENT[stream] for stream in message.streams),
+        run_id=message.run_id,
+        min_severity=Severity(message.min_severity),
+        pattern=message.pattern,
+        start_time=to_datetime(message.start_time) if message.HasField("start_time") else None,
+        end_time=to_datetime(message.end_time) if message.HasField("end_time") else None,
+    )
+
+
+def log_chunk(record: LogChunk, lines: bytes) -> log_pb2.LogChunk:
+    """A chunk as readers and followers get it, with `lines` for its lines."""
+    # Field by field, which takes half as long as by keywords: every line passes here.
+    chunk = log_pb2.LogChunk()
+    chunk.first_sequence = record.first_sequence
+    chunk.line_count = record.line_count
+    set_timestamp(chunk.time, record.time)
+    chunk.stream = LOG_STREAMS[record.stream]
+    chunk.run_id = record.run_id
+    chunk.lines = lines
+    chunk.partial = record.partial
+    chunk.unterminated = record.unterminated
+    if record.offsets:
+        chunk.sequence_offsets.extend(record.offsets)
+    return chunk
+
+
 def log_record(record: LogRecord) -> log_pb2.LogRecord:
     """A record as readers and followers get it."""
     match record:
         case LogChunk():
-            return log_pb2.LogRecord(
-                chunk=log_pb2.LogChunk(
-                    first_sequence=record.first_sequence,
-                    line_count=record.line_count,
-                    time=timestamp(record.time),
-                    stream=LOG_STREAMS[record.stream],
-                    run_id=record.run_id,
-                    lines=record.lines,
-                    partial=record.partial,
-                    unterminated=record.unterminated,
-                )
-            )
+            return log_pb2.LogRecord(chunk=log_chunk(record, record.lines))
         case RunStarted():
             return log_pb2.LogRecord(
                 run=log_pb2.RunMarker(
@@ -226,12 +263,34 @@ def log_record(record: LogRecord) -> log_pb2.LogRecord:
             )
 
 
+def log_info(info: LogInfo) -> log_service_pb2.GetLogInfoResponse:
+    """What there is to say of a log."""
+    message = log_service_pb2.GetLogInfoResponse(
+        log_id=info.bounds.log_id,
+        start_cursor=info.bounds.start,
+        end_cursor=info.bounds.end,
+        size_bytes=info.size_bytes,
+        segment_count=info.segment_count,
+        lines_per_second=info.recent_records / RECENT.total_seconds(),
+        bytes_per_second=info.recent_bytes / RECENT.total_seconds(),
+    )
+    if info.first_time is not None:
+        message.first_time.CopyFrom(timestamp(info.first_time))
+    if info.last_time is not None:
+        message.last_time.CopyFrom(timestamp(info.last_time))
+    return message
+
+
 # Events ---------------------------------------------------------------------
 
 
-def to_event_filter(message: event_service_pb2.EventFilter) -> EventFilter:
-    """Fields that are unset select all."""
+def to_event_filter(
+    message: event_service_pb2.EventFilter, projects: frozenset[str] | None = None
+) -> EventFilter:
+    """Fields that are unset select all of these projects (None: all)."""
     return EventFilter(
+        projects=projects,
+        audit=message.audit,
         project_id=message.project_id,
         cycle_id=message.cycle_id,
         event_types=tuple(message.event_types),

@@ -7,7 +7,6 @@ range here, and refused by `validate_settings`, which looks at the message.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -29,7 +28,7 @@ from att_server.core.settings import (
     RuntimeSettings,
     TcpProbe,
 )
-from att_server.rpc.convert_time import duration, to_timedelta
+from att_server.rpc.convert_time import duration, optional_duration, to_timedelta
 
 _Condition = project_pb2.RestartPolicy.Condition
 
@@ -63,7 +62,7 @@ def runtime_settings(settings: RuntimeSettings) -> project_pb2.RuntimeSettings:
         command=settings.command,
         env=settings.env,
         env_file=settings.env_file,
-        stop_grace=_optional_duration(settings.stop_grace),
+        stop_grace=optional_duration(settings.stop_grace),
         restart=None if settings.restart is None else _restart(settings.restart),
         limits=None if settings.limits is None else _limits(settings.limits),
         readiness=None if settings.readiness is None else probe(settings.readiness),
@@ -92,7 +91,7 @@ def probe(checked: Probe) -> project_pb2.Probe:
         interval=duration(checked.interval),
         timeout=duration(checked.timeout),
         threshold=checked.threshold,
-        deadline=_optional_duration(checked.deadline),
+        deadline=optional_duration(checked.deadline),
     )
     match checked.kind:
         case HttpProbe(url=url):
@@ -161,9 +160,5 @@ def _limits(limits: ResourceLimits) -> project_pb2.ResourceLimits:
         memory_bytes=limits.memory_bytes,
         open_files=limits.open_files,
         processes=limits.processes,
-        cpu_time=_optional_duration(limits.cpu_time),
+        cpu_time=optional_duration(limits.cpu_time),
     )
-
-
-def _optional_duration(span: timedelta | None) -> Duration | None:
-    return None if span is None else duration(span)

@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_DAY = 86_400
 
 _MAX_SECONDS = 315_576_000_000
 """The bound of a Duration, either way: 10,000 years, which a timedelta holds."""
@@ -16,8 +16,21 @@ _MAX_SECONDS = 315_576_000_000
 
 def timestamp(time: datetime) -> Timestamp:
     """From an aware time, to the microsecond."""
-    seconds, rest = divmod(time - _EPOCH, timedelta(seconds=1))
-    return Timestamp(seconds=seconds, nanos=rest // _MICROSECOND * 1000)
+    made = Timestamp()
+    set_timestamp(made, time)
+    return made
+
+
+def set_timestamp(to: Timestamp, time: datetime) -> None:
+    """Has `to` be an aware time, to the microsecond."""
+    since = time - _EPOCH
+    to.seconds = since.days * _DAY + since.seconds
+    to.nanos = since.microseconds * 1000
+
+
+def optional_timestamp(time: datetime | None) -> Timestamp | None:
+    """From an aware time; None stays unset."""
+    return None if time is None else timestamp(time)
 
 
 def to_datetime(value: Timestamp) -> datetime:
@@ -30,6 +43,11 @@ def duration(span: timedelta) -> Duration:
     value = Duration()
     value.FromTimedelta(span)
     return value
+
+
+def optional_duration(span: timedelta | None) -> Duration | None:
+    """To the microsecond; None stays unset."""
+    return None if span is None else duration(span)
 
 
 def to_timedelta(value: Duration) -> timedelta:

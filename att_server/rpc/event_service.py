@@ -34,12 +34,12 @@ class EventService:
     def methods(self) -> Mapping[str, Unary | Streaming]:
         return {"ListEvents": self._list, "WatchEvents": self._watch}
 
-    async def _list(self, request: pb.ListEventsRequest, _call: Call) -> Answer:
+    async def _list(self, request: pb.ListEventsRequest, call: Call) -> Answer:
         validate.list_events(request)
 
         async def page(size: int) -> pb.ListEventsResponse:
             events, cursor, has_more = await self._events.list(
-                convert.to_event_filter(request.filter),
+                convert.to_event_filter(request.filter, call.caller.projects),
                 cursor=request.cursor,
                 limit=size,
                 tail=request.tail,
@@ -50,10 +50,10 @@ class EventService:
 
         return await fitting_page(request.page_size, page)
 
-    async def _watch(self, request: pb.WatchEventsRequest, _call: Call) -> AsyncIterator[Answer]:
+    async def _watch(self, request: pb.WatchEventsRequest, call: Call) -> AsyncIterator[Answer]:
         validate.watch_events(request)
         watched = self._events.watch(
-            convert.to_event_filter(request.filter),
+            convert.to_event_filter(request.filter, call.caller.projects),
             cursor=request.cursor if request.HasField("cursor") else None,
             progress_interval=convert_time.to_timedelta(request.progress_interval)
             if request.HasField("progress_interval")

@@ -1,16 +1,17 @@
 """gRPC handlers for every rpc of the contract, made from its descriptors.
 
 From the descriptors and not from the generated servicers, so that no rpc can
-lack its checks: an rpc without an implementation answers NOT_IMPLEMENTED, one
+lack its checks: who calls is known and has the rpc's role before anything else
+is looked at, an rpc without an implementation answers NOT_IMPLEMENTED, one
 without a declared role stops the start.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import timedelta
 from typing import Any, cast
 
 import grpc
@@ -19,7 +20,6 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message_factory import GetMessageClass
 
 from att.v1 import (
-    access_pb2,
     bootstrap_service_pb2,
     code_service_pb2,
     event_service_pb2,
@@ -29,9 +29,13 @@ from att.v1 import (
     server_service_pb2,
 )
 from att_server.core.errors import not_implemented
+from att_server.rpc.access import Access, Rule
 from att_server.rpc.boundary import Boundary, Context, Handler, parser, serialize
-from att_server.rpc.call import Answer, Call, Service, Streaming, Unary
+from att_server.rpc.call import Answer, Service, Streaming, Unary
 from att_server.rpc.capabilities import capability
+from att_server.rpc.request_sizes import max_request_bytes
+
+_LONG_BYTES = 64 << 10
 
 SERVICES: Sequence[ServiceDescriptor] = tuple(
     service
@@ -53,13 +57,13 @@ def contract_handlers(
     implementations: Iterable[Service],
     *,
     boundary: Boundary,
-    principal: str,
+    access: Access,
     contract: Sequence[ServiceDescriptor] = SERVICES,
 ) -> list[grpc.GenericRpcHandler]:
     """The handlers of all services of the contract.
 
-    principal: who calls, for every call. Raises TypeError when an rpc declares
-    no role, or an implementation does not fit the contract.
+    Raises TypeError when an rpc declares no role, or an implementation does not
+    fit the contract.
     """
     implemented = {service.descriptor.full_name: service for service in implementations}
     unknown = implemented.keys() - {service.full_name for service in contract}
@@ -71,7 +75,7 @@ def contract_handlers(
             _service_handlers(
                 service,
                 {} if (found := implemented.get(service.full_name)) is None else found.methods(),
-                principal,
+                access,
             ),
             boundary=boundary,
         )
@@ -134,72 +138,82 @@ def _rpc_handler(
         boundary.streaming(name, handler)
         if streaming
         else boundary.unary(name, handler, acts=acts),
-        request_deserializer=parser(GetMessageClass(method.input_type)),
+        request_deserializer=parser(
+            GetMessageClass(method.input_type), max_bytes=max_request_bytes(method)
+        ),
         response_serializer=serialize,
     )
     return cast("grpc.RpcMethodHandler[Any, Any]", made)
 
 
 def _service_handlers(
-    service: ServiceDescriptor, methods: Mapping[str, Unary | Streaming], principal: str
+    service: ServiceDescriptor,
+    methods: Mapping[str, Unary | Streaming],
+    access: Access,
 ) -> Mapping[str, Handler]:
     unknown = methods.keys() - service.methods_by_name.keys()
     if unknown:
         raise TypeError(f"not in {service.full_name}: {sorted(unknown)}")
     handlers: dict[str, Handler] = {}
     for method in service.methods:
-        _require_role(method)
+        rule = Rule.of(method)
         implementation = methods.get(method.name)
         if implementation is None:
-            handlers[method.name] = _unimplemented(method)
+            handlers[method.name] = _unimplemented(method, rule, access)
         elif inspect.isasyncgenfunction(implementation) != method.server_streaming:
             raise TypeError(f"{method.full_name} has an implementation of the other form")
         elif method.server_streaming:
-            handlers[method.name] = _stream(cast("Streaming", implementation), principal)
+            handlers[method.name] = _stream(cast("Streaming", implementation), rule, access)
         else:
-            handlers[method.name] = _answer(cast("Unary", implementation), principal)
+            handlers[method.name] = _answer(cast("Unary", implementation), rule, access)
     return handlers
 
 
-def _require_role(method: MethodDescriptor) -> None:
-    role = method.GetOptions().Extensions[access_pb2.required_role]
-    if role == access_pb2.ROLE_UNSPECIFIED:
-        raise TypeError(f"{method.full_name} declares no required_role")
-
-
-def _unimplemented(method: MethodDescriptor) -> Handler:
+def _unimplemented(method: MethodDescriptor, rule: Rule, access: Access) -> Handler:
     name = capability(method)
 
-    async def refuse(_request: Any, _context: Context) -> Any:
+    async def refuse(_request: Any, context: Context) -> Any:
+        await access.check(rule, context)
         raise not_implemented(name)
 
     return refuse
 
 
-def _answer(implementation: Unary, principal: str) -> Handler:
+def _answer(implementation: Unary, rule: Rule, access: Access) -> Handler:
     async def handle(request: Any, context: Context) -> Answer:
-        return await implementation(request, _call(context, principal))
+        return await access.answer(rule, request, context, implementation)
 
     return handle
 
 
-def _stream(implementation: Streaming, principal: str) -> Handler:
+def _stream(implementation: Streaming, rule: Rule, access: Access) -> Handler:
     async def handle(request: Any, context: Context) -> None:
-        await write_all(implementation(request, _call(context, principal)), context)
+        async with access.stream(rule, request, context) as call:
+            await write_all(implementation(request, call), context)
 
     return handle
 
 
 async def write_all(messages: AsyncIterator[Any], context: Context) -> None:
-    """Writes every message to the call, and closes the generator however that ends."""
-    async with aclosing(cast("Any", messages)) as closing:
-        async for message in closing:
-            await context.write(message)
+    """Writes every message to the call, and closes the generator however that ends.
 
-
-def _call(context: Context, principal: str) -> Call:
-    remaining = cast("float | None", context.time_remaining())
-    return Call(
-        principal=principal,
-        time_remaining=None if remaining is None else timedelta(seconds=max(0.0, remaining)),
-    )
+    A long one is on its way while the next is made.
+    """
+    writing: asyncio.Future[None] | None = None
+    try:
+        async with aclosing(cast("Any", messages)) as closing:
+            async for message in closing:
+                if writing is not None:
+                    await writing
+                writing = None
+                if isinstance(message, bytes) and len(message) > _LONG_BYTES:
+                    writing = asyncio.ensure_future(context.write(message))
+                else:
+                    await context.write(message)
+    except asyncio.CancelledError:
+        if writing is not None:
+            writing.cancel()
+        raise
+    finally:
+        if writing is not None:
+            await writing

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
-from weakref import WeakKeyDictionary
 
 from google.protobuf.descriptor import ServiceDescriptor
 
 from att.v1 import log_service_pb2 as pb
+from att_server.core.log_keeper import LogKeeper
 from att_server.core.logs import LogManager
 from att_server.core.model import LogPage
 from att_server.rpc import convert, convert_time, validate
 from att_server.rpc.call import Answer, Call, Streaming, Unary
-from att_server.rpc.log_wire import EncodedRecords, encode_records
+from att_server.rpc.log_wire import encode_page
 
 DEFAULT_READ_LINES = 1000
 DEFAULT_READ_BYTES = 1 << 20
@@ -22,18 +22,23 @@ DEFAULT_PROGRESS_INTERVAL = timedelta(seconds=15)
 
 
 class LogService:
-    """Reads and follows logs."""
+    """Reads, follows and trims logs."""
 
-    def __init__(self, logs: LogManager) -> None:
+    def __init__(self, logs: LogManager, keeper: LogKeeper) -> None:
         self._logs = logs
-        self._encoded: WeakKeyDictionary[LogPage, tuple[EncodedRecords, ...]] = WeakKeyDictionary()
+        self._keeper = keeper
 
     @property
     def descriptor(self) -> ServiceDescriptor:
         return pb.DESCRIPTOR.services_by_name["LogService"]
 
     def methods(self) -> Mapping[str, Unary | Streaming]:
-        return {"ReadLogs": self._read, "FollowLogs": self._follow}
+        return {
+            "ReadLogs": self._read,
+            "FollowLogs": self._follow,
+            "GetLogInfo": self._info,
+            "TrimLogs": self._trim,
+        }
 
     async def _read(self, request: pb.ReadLogsRequest, _call: Call) -> Answer:
         validate.read_logs(request)
@@ -42,10 +47,11 @@ class LogService:
             convert.to_log_position(request.start),
             limit=request.limit or DEFAULT_READ_LINES,
             max_bytes=request.max_bytes or DEFAULT_READ_BYTES,
+            selected=convert.to_log_filter(request.filter),
         )
         page = read.page
         # Short lines weigh more on the wire than the limits of the request count.
-        first, *others = encode_records(page.records) or (_nothing(page),)
+        first, *others = encode_page(page)
         rest = pb.ReadLogsResponse(
             cursor=first.cursor,
             start_cursor=page.bounds.start,
@@ -68,28 +74,36 @@ class LogService:
             if request.HasField("progress_interval")
             else DEFAULT_PROGRESS_INTERVAL,
             max_bytes=request.max_bytes or validate.MAX_FOLLOW_BYTES,
+            selected=convert.to_log_filter(request.filter),
         )
         async with aclosing(followed) as items:
             async for item in items:
-                page: LogPage = item.page
-                for part in self._encode(page):
-                    rest = pb.FollowLogsResponse(
-                        cursor=part.cursor,
-                        start_cursor=page.bounds.start,
-                        end_cursor=page.bounds.end,
-                        log_id=page.bounds.log_id,
-                        bound_run_id=item.bound_run_id,
-                    )
-                    yield part.data + rest.SerializeToString()
+                for message in follow_messages(item.page, item.bound_run_id):
+                    yield message
 
-    def _encode(self, page: LogPage) -> tuple[EncodedRecords, ...]:
-        """The page's records, encoded once for all who read this page. Never empty."""
-        encoded = self._encoded.get(page)
-        if encoded is None:
-            encoded = encode_records(page.records) or (_nothing(page),)
-            self._encoded[page] = encoded
-        return encoded
+    async def _info(self, request: pb.GetLogInfoRequest, _call: Call) -> Answer:
+        validate.get_log_info(request)
+        return convert.log_info(await self._keeper.info(request.project_id))
+
+    async def _trim(self, request: pb.TrimLogsRequest, call: Call) -> Answer:
+        validate.trim_logs(request)
+        left = await self._keeper.trim(
+            request.project_id, request.before_cursor, principal=call.principal
+        )
+        return pb.TrimLogsResponse(start_cursor=left.start)
 
 
-def _nothing(page: LogPage) -> EncodedRecords:
-    return EncodedRecords(data=b"", cursor=page.cursor)
+def follow_messages(page: LogPage, bound_run_id: str) -> tuple[bytes, ...]:
+    """The page as messages, made once for all who follow to the end of the same run."""
+    made = page.forms.get(bound_run_id)
+    if made is None:
+        bounds = page.bounds
+        rest = pb.FollowLogsResponse()
+        rest.start_cursor, rest.end_cursor = bounds.start, bounds.end
+        rest.log_id, rest.bound_run_id = bounds.log_id, bound_run_id
+        messages: list[bytes] = []
+        for data, cursor in encode_page(page):
+            rest.cursor = cursor
+            messages.append(data + rest.SerializeToString())
+        made = page.forms[bound_run_id] = tuple(messages)
+    return made

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from att.v1 import log_pb2, log_service_pb2
-from att_server.core.model import LogChunk, LogRecord
+from att_server.core.model import LogChunk, LogPage, LogRecord
 from att_server.rpc import convert
 from att_server.rpc.pages import MAX_MESSAGE_BYTES
 
@@ -18,8 +17,7 @@ _WORTH_A_COPY = 4096
 """Bytes of lines that protobuf encodes sooner than they can be saved from being copied."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedRecords:
+class EncodedRecords(NamedTuple):
     """The `records` field of one message, and the cursor behind it.
 
     The field has the same number in ReadLogsResponse and FollowLogsResponse; an
@@ -30,37 +28,38 @@ class EncodedRecords:
     cursor: int
 
 
-def encode_records(
-    records: Iterable[LogRecord], *, max_bytes: int = MAX_MESSAGE_BYTES
-) -> tuple[EncodedRecords, ...]:
-    """The records as the fields of as few messages as hold `max_bytes` bytes each.
+def encode_page(page: LogPage, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[EncodedRecords, ...]:
+    """The page's records as the fields of as few messages as hold `max_bytes` bytes each.
 
-    A record that is larger alone is a message of its own. Empty without records.
+    A record that is larger alone is a message of its own. Never empty; behind the
+    last one is the page's cursor, which may be behind more than its last record.
     """
     encoded: list[EncodedRecords] = []
     parts: list[bytes] = []
     size, cursor = 0, 0
-    for record in records:
+    for record in page.records:
         added = _record(record)
         weight = sum(map(len, added))
         if parts and size + weight > max_bytes:
-            encoded.append(EncodedRecords(data=b"".join(parts), cursor=cursor))
+            encoded.append(EncodedRecords(b"".join(parts), cursor))
             parts, size = [], 0
         parts += added
         size += weight
         cursor = record.next_sequence
-    if parts:
-        encoded.append(EncodedRecords(data=b"".join(parts), cursor=cursor))
+    encoded.append(EncodedRecords(b"".join(parts), page.cursor))
     return tuple(encoded)
 
 
 def _record(record: LogRecord) -> list[bytes]:
     """One element of `records`, in parts."""
-    if not isinstance(record, LogChunk) or len(record.lines) < _WORTH_A_COPY:
+    if not isinstance(record, LogChunk):
         return _field(_RECORDS, [convert.log_record(record).SerializeToString()])
-    # Everything but the lines by protobuf, which would copy them twice.
-    fields = convert.log_record(replace(record, lines=b"")).chunk.SerializeToString()
-    chunk = [fields, *_field(_LINES, [record.lines])]
+    if len(record.lines) < _WORTH_A_COPY:
+        chunk = [convert.log_chunk(record, record.lines).SerializeToString()]
+    else:
+        # Everything but the lines by protobuf, which would copy them twice.
+        fields = convert.log_chunk(record, b"").SerializeToString()
+        chunk = [fields, *_field(_LINES, [record.lines])]
     return _field(_RECORDS, _field(_CHUNK, chunk))
 
 

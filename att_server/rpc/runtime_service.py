@@ -91,11 +91,13 @@ class RuntimeService:
         (runtime,) = await self._runtimes.measured([self._runtimes.get(request.project_id)])
         return pb.GetRuntimeResponse(runtime=await self._message(runtime))
 
-    async def _list(self, request: pb.ListRuntimesRequest, _call: Call) -> Answer:
+    async def _list(self, request: pb.ListRuntimesRequest, call: Call) -> Answer:
         validate.list_runtimes(request)
 
         async def page(size: int) -> pb.ListRuntimesResponse:
-            runtimes, next_page_token, revision = self._runtimes.list(size, request.page_token)
+            runtimes, next_page_token, revision = self._runtimes.list(
+                size, request.page_token, within=call.caller.projects
+            )
             return pb.ListRuntimesResponse(
                 runtimes=await self._messages(await self._runtimes.measured(runtimes)),
                 next_page_token=next_page_token,
@@ -104,7 +106,7 @@ class RuntimeService:
 
         return await fitting_page(request.page_size, page)
 
-    async def _watch(self, request: pb.WatchRuntimesRequest, _call: Call) -> AsyncIterator[Answer]:
+    async def _watch(self, request: pb.WatchRuntimesRequest, call: Call) -> AsyncIterator[Answer]:
         validate.watch_runtimes(request)
         watched = self._runtimes.watch(
             request.project_ids,
@@ -112,6 +114,7 @@ class RuntimeService:
             convert_time.to_timedelta(request.progress_interval)
             if request.HasField("progress_interval")
             else DEFAULT_PROGRESS_INTERVAL,
+            within=call.caller.projects,
         )
         async with aclosing(watched) as changes:
             async for change in changes:

@@ -25,6 +25,7 @@ class ServerIdentity:
     epoch: int
     pid: int
     state_dir: Path
+    release_id: str = ""
 
 
 class ServerService:
@@ -55,4 +56,5 @@ class ServerService:
             pid=identity.pid,
             state_dir=str(identity.state_dir),
             principal=call.principal,
+            release_id=identity.release_id,
         )

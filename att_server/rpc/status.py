@@ -22,9 +22,11 @@ MAX_MESSAGE_BYTES = 1024
 MAX_TRAILER_BYTES = 6 * 1024
 """Clients drop the status of a call whose trailers exceed their limit, 8 KiB by default."""
 
-# Of gRPC: a client that would repeat the call by itself does not. A supervisor that
-# was silent for seconds will be so again, and the caller would only be told later.
+# Of gRPC: a client that would repeat the call by itself does not. A supervisor or a
+# remote that was silent for seconds will be so again, and the caller would only be
+# told later.
 _NOT_AGAIN = (("grpc-retry-pushback-ms", "-1"),)
+_SLOW = (Reason.SUPERVISOR_UNREACHABLE, Reason.REPOSITORY_UNAVAILABLE)
 
 _ELLIPSIS = "..."
 _MAX_VIOLATIONS = 32
@@ -71,7 +73,16 @@ CODES: Mapping[Reason, grpc.StatusCode] = MappingProxyType(
         Reason.STORAGE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
         Reason.AUDIT_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
         Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+        Reason.STREAM_STALLED: grpc.StatusCode.UNAVAILABLE,
+        Reason.NO_WORKING_RELEASE: grpc.StatusCode.UNAVAILABLE,
+        Reason.PROJECT_IS_SERVER: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+        Reason.RELEASE_MARKED_BAD: grpc.StatusCode.FAILED_PRECONDITION,
+        Reason.REVISION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+        Reason.FILE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+        Reason.TEST_REPORT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+        Reason.REPOSITORY_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+        Reason.DECIDED_BY_REQUESTER: grpc.StatusCode.PERMISSION_DENIED,
     }
 )
 
@@ -150,7 +161,7 @@ def _build(error: AttError, halvings: int) -> WireError:
         trailers=(
             (REASON_TRAILER, str(error.reason)),
             (DETAILS_TRAILER, status.SerializeToString()),
-            *(_NOT_AGAIN if error.reason is Reason.SUPERVISOR_UNREACHABLE else ()),
+            *(_NOT_AGAIN if error.reason in _SLOW else ()),
         ),
     )
 

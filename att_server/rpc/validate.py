@@ -1,7 +1,6 @@
 """The rules of every request, beside those that only the managers can know.
 
-Each function raises FIELD_INVALID with everything that is wrong, or
-NOT_IMPLEMENTED for a field of a capability that this server lacks.
+Each function raises FIELD_INVALID with everything that is wrong.
 """
 
 from __future__ import annotations
@@ -15,11 +14,13 @@ from att.v1 import (
     event_service_pb2,
     log_pb2,
     log_service_pb2,
+    project_pb2,
     project_service_pb2,
     runtime_service_pb2,
 )
+from att_server.core.log_selection import MAX_PATTERN_MEMORY
 from att_server.core.settings import MAX_STOP_GRACE
-from att_server.rpc import capabilities
+from att_server.core.settings_rules import pattern_rule
 from att_server.rpc.checks import Checks
 from att_server.rpc.validate_settings import check_probe, check_runtime_settings
 
@@ -28,10 +29,13 @@ MAX_EVENT_TYPES = 100
 MAX_FOLLOW_BYTES = 256 * 1024
 MAX_ID = 128
 MAX_PATH_BYTES = 4096
+MAX_PATTERN_BYTES = 4096
 MAX_PROGRESS_INTERVAL = timedelta(minutes=5)
 MAX_READ_BYTES = 3 << 20
 MAX_READ_LINES = 100_000
+MAX_REASON = 1000
 MAX_SIGNAL = 64
+MAX_STREAMS = 10
 MAX_START_TIMEOUT = timedelta(hours=1)
 MAX_TAIL = 100_000_000
 MAX_WATCHED = 1000
@@ -79,6 +83,17 @@ def update_project(
     checks.project_id(request.project_id)
     _check_path(checks, request.path)
     check_runtime_settings(checks, "runtime", request.runtime, allowed_hosts)
+    checks.done()
+
+
+def set_project_mode(request: project_service_pb2.SetProjectModeRequest) -> None:
+    """A mode that is named, and words for people."""
+    checks = Checks()
+    checks.project_id(request.project_id)
+    if request.mode == project_pb2.PROJECT_MODE_UNSPECIFIED:
+        checks.broken("mode", "must be NORMAL, SAFE or FROZEN")
+    checks.enum("mode", request.mode, project_pb2.ProjectMode.DESCRIPTOR.values_by_number)
+    checks.text("reason", request.reason, MAX_REASON)
     checks.done()
 
 
@@ -155,7 +170,7 @@ def watch_runtimes(request: runtime_service_pb2.WatchRuntimesRequest) -> None:
         checks.project_id(project_id, f"project_ids[{index}]")
     checks.range("after_revision", request.after_revision, 0, MAX_CURSOR)
     if request.HasField("progress_interval"):
-        _check_progress_interval(checks, request.progress_interval)
+        check_progress_interval(checks, request.progress_interval)
     checks.done()
 
 
@@ -174,7 +189,7 @@ def probe_health(
 
 
 def read_logs(request: log_service_pb2.ReadLogsRequest) -> None:
-    """A position and the bounds of a page. A filter is lacking."""
+    """A position, a filter, and the bounds of a page."""
     checks = Checks()
     checks.project_id(request.project_id)
     _check_position(checks, request.start)
@@ -185,7 +200,7 @@ def read_logs(request: log_service_pb2.ReadLogsRequest) -> None:
 
 
 def follow_logs(request: log_service_pb2.FollowLogsRequest) -> None:
-    """A position and the bounds of a message. A filter is lacking."""
+    """A position, a filter, and the bounds of a message."""
     checks = Checks()
     checks.project_id(request.project_id)
     _check_position(checks, request.start)
@@ -193,7 +208,20 @@ def follow_logs(request: log_service_pb2.FollowLogsRequest) -> None:
     checks.range("max_bytes", request.max_bytes, 0, MAX_FOLLOW_BYTES)
     checks.text("until_run_id", request.until_run_id, MAX_ID)
     if request.HasField("progress_interval"):
-        _check_progress_interval(checks, request.progress_interval)
+        check_progress_interval(checks, request.progress_interval)
+    checks.done()
+
+
+def get_log_info(request: log_service_pb2.GetLogInfoRequest) -> None:
+    """Any project's id."""
+    _only_project_id(request.project_id)
+
+
+def trim_logs(request: log_service_pb2.TrimLogsRequest) -> None:
+    """A cursor."""
+    checks = Checks()
+    checks.project_id(request.project_id)
+    checks.range("before_cursor", request.before_cursor, 0, MAX_CURSOR)
     checks.done()
 
 
@@ -217,7 +245,7 @@ def watch_events(request: event_service_pb2.WatchEventsRequest) -> None:
     _check_event_filter(checks, request.filter)
     checks.range("cursor", request.cursor, 0, MAX_CURSOR)
     if request.HasField("progress_interval"):
-        _check_progress_interval(checks, request.progress_interval)
+        check_progress_interval(checks, request.progress_interval)
     checks.done()
 
 
@@ -265,8 +293,30 @@ def _check_position(checks: Checks, position: log_pb2.LogPosition) -> None:
 
 
 def _check_filter(checks: Checks, selected: log_pb2.LogFilter) -> None:
-    if selected.ByteSize():
-        checks.lacking(capabilities.LOG_FILTER)
+    streams = log_pb2.LogStream.DESCRIPTOR.values_by_number
+    for index, stream in enumerate(selected.streams[:MAX_STREAMS]):
+        field = f"filter.streams[{index}]"
+        checks.enum(field, stream, streams)
+        if stream == log_pb2.LOG_STREAM_UNSPECIFIED:
+            checks.broken(field, "must be STDOUT or STDERR")
+    if len(selected.streams) > MAX_STREAMS:
+        checks.broken("filter.streams", f"must have at most {MAX_STREAMS} entries")
+    checks.text("filter.run_id", selected.run_id, MAX_ID)
+    severities = log_pb2.LogSeverity.DESCRIPTOR.values_by_number
+    checks.enum("filter.min_severity", selected.min_severity, severities)
+    if selected.pattern:
+        rule = pattern_rule(
+            selected.pattern, max_bytes=MAX_PATTERN_BYTES, max_memory=MAX_PATTERN_MEMORY
+        )
+        if rule:
+            checks.broken("filter.pattern", rule)
+    for name in ("start_time", "end_time"):
+        if selected.HasField(name):
+            checks.timestamp(f"filter.{name}", getattr(selected, name))
+    if selected.HasField("start_time") and selected.HasField("end_time"):
+        start, end = selected.start_time, selected.end_time
+        if (end.seconds, end.nanos) <= (start.seconds, start.nanos):
+            checks.broken("filter.end_time", "must be later than `start_time`")
 
 
 def _check_event_filter(checks: Checks, selected: event_service_pb2.EventFilter) -> None:
@@ -283,5 +333,6 @@ def _check_event_filter(checks: Checks, selected: event_service_pb2.EventFilter)
         checks.text(field, event_type, MAX_ID)
 
 
-def _check_progress_interval(checks: Checks, interval: Duration) -> None:
+def check_progress_interval(checks: Checks, interval: Duration) -> None:
+    """Notes a bound of a stream's silence that is out of its range."""
     checks.duration("progress_interval", interval, MIN_PROGRESS_INTERVAL, MAX_PROGRESS_INTERVAL)

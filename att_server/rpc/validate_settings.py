@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from att.v1 import project_pb2
 from att_server.core import settings_rules
 from att_server.core.settings import READINESS_THRESHOLD
-from att_server.core.settings_rules import SettingPath, Violation
+from att_server.core.violations import SettingPath, Violation
 from att_server.rpc import capabilities, convert_settings
 from att_server.rpc.checks import Checks, is_duration
 
@@ -34,37 +34,41 @@ def check_runtime_settings(
     """
     for name in ("readiness", "liveness"):
         if settings.HasField(name):
-            _check_kind(checks, f"{field}.{name}", getattr(settings, name))
+            check_kind(checks, f"{field}.{name}", getattr(settings, name))
     if settings.data_directories:
         checks.lacking(capabilities.DATA_DIRECTORIES)
     converted = convert_settings.to_runtime_settings(settings)
     rules = settings_rules.violations(converted, allowed_hosts=allowed_hosts)
-    _note(checks, field, _unholdable(settings), rules)
+    note(checks, field, unholdable(settings), rules)
 
 
 def check_probe(
     checks: Checks, field: str, probe: project_pb2.Probe, allowed_hosts: frozenset[str]
 ) -> None:
     """Notes what is wrong with `probe`, the message at the path `field`."""
-    _check_kind(checks, field, probe)
+    check_kind(checks, field, probe)
     converted = convert_settings.to_probe(probe, default_threshold=READINESS_THRESHOLD)
     rules: Sequence[Violation] = ()
     if converted is not None:
         rules = settings_rules.probe_violations(converted, allowed_hosts=allowed_hosts)
-    _note(checks, field, _unholdable(probe), rules)
+    note(checks, field, unholdable(probe), rules)
 
 
-def _check_kind(checks: Checks, field: str, probe: project_pb2.Probe) -> None:
+def check_kind(checks: Checks, field: str, probe: project_pb2.Probe) -> None:
+    """Notes a probe of no kind."""
     if probe.WhichOneof("kind") is None:
         checks.broken(field, "must say what to check: set http, tcp, command, grpc or log")
 
 
-def _note(
-    checks: Checks, field: str, unholdable: Iterable[Violation], rules: Iterable[Violation]
+def note(
+    checks: Checks, field: str, unheld: Iterable[Violation], rules: Iterable[Violation]
 ) -> None:
-    """Notes each path once: what cannot be held is no use to a rule."""
+    """Notes what is wrong with the message at the path `field`.
+
+    Each path once: what cannot be held is no use to a rule.
+    """
     noted: set[SettingPath] = set()
-    for path, rule in unholdable:
+    for path, rule in unheld:
         noted.add(path)
         checks.broken(_field(field, path), rule)
     for path, rule in rules:
@@ -72,7 +76,7 @@ def _note(
             checks.broken(_field(field, path), rule)
 
 
-def _unholdable(message: Message, path: SettingPath = ()) -> Iterable[Violation]:
+def unholdable(message: Message, path: SettingPath = ()) -> Iterable[Violation]:
     """Durations that are none and enum values that are unknown, at any depth."""
     for field, value in message.ListFields():
         inner = (*path, field.name)
@@ -83,7 +87,7 @@ def _unholdable(message: Message, path: SettingPath = ()) -> Iterable[Violation]
             if not is_duration(value):
                 yield inner, "is not a valid duration"
         elif isinstance(value, Message):
-            yield from _unholdable(value, inner)
+            yield from unholdable(value, inner)
 
 
 def _field(field: str, path: SettingPath) -> str:

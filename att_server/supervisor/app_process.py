@@ -18,7 +18,8 @@ from typing import NoReturn
 
 from att_server.supervisor import processes
 from att_server.supervisor.cgroup import Cgroup
-from att_server.supervisor.limits import Limits, end_reason
+from att_server.supervisor.kill_reason import kill_reason
+from att_server.supervisor.limits import Limits
 
 PIPE_BYTES = 256 * 1024
 _F_SETPIPE_SZ = 1031
@@ -144,10 +145,10 @@ class AppProcess:
         return True
 
     def end_reason(self) -> str:
-        """What ended the main process against its will, as `limits.end_reason`; once reaped."""
+        """What ended the main process against its will, as `kill_reason` tells; once reaped."""
         if self.status is None:
             return ""
-        return end_reason(
+        return kill_reason(
             self.status,
             self._limits,
             pid=self.pid,

@@ -12,10 +12,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from att_server.supervisor import wakeup
 from att_server.supervisor.app_process import PIPE_BYTES, AppProcess, StartFailed
 
 OUTPUT_BYTES = 4 * 1024
-"""How much of the end of what a command prints is kept."""
+"""How much of the end of what a command prints is kept, unless more is asked for."""
 _READ_BYTES = 64 * 1024
 _KILL_AGAIN = 0.02
 """Seconds between two looks at a tree that does not end at once."""
@@ -24,9 +25,10 @@ _KILL_AGAIN = 0.02
 def run(connection: socket.socket, request: Mapping[str, Any]) -> Mapping[str, object] | None:
     """Runs the command of a request and returns its result once its tree is gone.
 
-    request: `command`, `directory`, `env`, `timeout` (seconds), and `input`
-    (base64) if the command is to read anything. The result has one of
-    `exit_code`, `signal`, `timed_out`, `start_error`, and `output` (base64).
+    request: `command`, `directory`, `env`, `timeout` (seconds), `input` (base64)
+    if the command is to read anything, and `output_bytes`, how much of the end
+    of its output is kept. The result has one of `exit_code`, `signal`,
+    `timed_out`, `start_error`, and `output` (base64).
 
     connection: nothing comes over it. When the server closes it, or dies, the
     command is ended at once and nobody waits for a result: None. This process
@@ -36,7 +38,8 @@ def run(connection: socket.socket, request: Mapping[str, Any]) -> Mapping[str, o
     with contextlib.ExitStack() as opened:
         try:
             stdin = _input(opened, base64.b64decode(request.get("input", "")))
-            command = _Command(connection, deadline)
+            keeps = int(request.get("output_bytes", OUTPUT_BYTES))
+            command = _Command(connection, deadline, keeps=keeps)
             command.start(
                 AppProcess(request["command"], request["directory"], request["env"], stdin=stdin)
             )
@@ -50,18 +53,17 @@ def run(connection: socket.socket, request: Mapping[str, Any]) -> Mapping[str, o
 class _Command:
     """A running command, on an epoll with its pipes, its end and its server."""
 
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
+    def __init__(self, connection: socket.socket, deadline: float, *, keeps: int) -> None:
         self._connection = connection
         self._deadline = deadline
+        self._keeps = keeps
         self._output = bytearray()
         self._timed_out = False
         self._wanted = True
         self._pipes: set[int] = set()
         self._epoll = select.epoll()
         # Before the command is started, so that no end is missed.
-        self._ends, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._ends = wakeup.on(signal.SIGCHLD)
         self._epoll.register(self._ends, select.EPOLLIN)
         self._epoll.register(connection, select.EPOLLRDHUP)
 
@@ -114,7 +116,8 @@ class _Command:
         if not data:
             self._pipes.remove(pipe)
             self._epoll.unregister(pipe)
-        self._output = (self._output + data)[-OUTPUT_BYTES:]
+        self._output += data
+        del self._output[: -self._keeps]
 
     def _cause(self) -> dict[str, object]:
         status = self._process.status

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -208,9 +209,11 @@ class LogWriter:
         before = [sequence for sequence in sequences if sequence <= from_sequence]
         searched = sequences[max(0, len(before) - 1) :]
         for sequence in searched if kind == FrameKind.RUN_STARTED else reversed(searched):
-            marker = _marker_in(directory / segment_name(sequence), run, kind, from_sequence)
-            if marker is not None:
-                return marker
+            # One that the server removed meanwhile holds nothing any more.
+            with suppress(FileNotFoundError):
+                marker = _marker_in(directory / segment_name(sequence), run, kind, from_sequence)
+                if marker is not None:
+                    return marker
         return None
 
     def _append_marker(self, kind: FrameKind, run: bytes, payload: bytes) -> int:

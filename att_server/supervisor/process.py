@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from att_server.supervisor import orders, processes
+from att_server.supervisor import orders, processes, wakeup
 from att_server.supervisor.app_process import StartFailed
 from att_server.supervisor.control import Command, ControlServer, Peer
 from att_server.supervisor.log_writer import LogWriter
@@ -31,7 +30,6 @@ from att_server.supervisor.state import (
     EXITED,
     FAILED,
     HOST_SHUTDOWN,
-    LOCK_FILE,
     MAX_PAST,
     READY,
     RUNNING,
@@ -51,18 +49,6 @@ LOOK_AGAIN = 3600.0
 """Seconds that one wait lasts at most; what is due later is waited for again."""
 MAX_STOPS = 1000
 """How many calls may wait for the end."""
-
-
-def take_lock(project: str) -> int | None:
-    """Takes the project's writer lock; its descriptor holds it. None if it is taken."""
-    path = os.path.join(project, LOCK_FILE)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 class Supervisor:
@@ -91,7 +77,8 @@ class Supervisor:
         self._grace = spec.grace.total_seconds()
         self._lock = lock
         self._epoll = select.epoll()
-        self._signals = self._watch_signals()
+        self._signals = wakeup.on(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+        self._epoll.register(self._signals, select.EPOLLIN)
         # The path of a socket is short, that of a directory need not be.
         here = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._socket = f"/proc/self/fd/{here}/{CONTROL_SOCKET}"
@@ -390,14 +377,3 @@ class Supervisor:
         run = self._state.run
         running = self._state.state in (RUNNING, READY)
         return run if running and run is not None and run.run_id == run_id else None
-
-    # Signals ----------------------------------------------------------------
-
-    def _watch_signals(self) -> int:
-        """The descriptor on which the numbers of arriving signals can be read."""
-        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        self._epoll.register(read, select.EPOLLIN)
-        return read

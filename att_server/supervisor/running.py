@@ -11,7 +11,7 @@ from datetime import timedelta
 from att_server.supervisor.app_process import AppProcess, StartFailed, terminate_rest
 from att_server.supervisor.capture import Capture
 from att_server.supervisor.cgroup import Cgroup
-from att_server.supervisor.limits import LimitWatch
+from att_server.supervisor.limit_watch import LimitWatch
 from att_server.supervisor.log_writer import LogWriter
 from att_server.supervisor.segment import STREAM_STDERR, STREAM_STDOUT, run_to_text
 from att_server.supervisor.spec import Spec

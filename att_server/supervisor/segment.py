@@ -70,6 +70,10 @@ class FrameKind(IntEnum):
     GAP = 4
 
 
+# On the way of every line, and in Python 3.11 a member is looked up by a call.
+_LINES = int(FrameKind.LINES)
+
+
 class Frame(NamedTuple):
     """The header of a frame.
 
@@ -127,6 +131,30 @@ def frame_intact(view: memoryview, offset: int, frame: Frame) -> bool:
     """Whether the checksum holds; the whole frame lies in `view` from `offset` on."""
     end = offset + FRAME_HEADER_BYTES + frame.size
     return zlib.crc32(view[offset + _CHECKED_FROM : end], _CHECKSUM_SEED) == frame.checksum
+
+
+def intact_lines(view: memoryview, offset: int, sequence: int) -> tuple[int, int]:
+    """Where a stretch of intact frames of lines, of both outputs, ends: offset, sequence number.
+
+    It begins at `offset` with the line `sequence`. As `frames_in`, for a frame may be a line.
+    """
+    unpack, length = FRAME.unpack_from, len(view)
+    while offset + FRAME_HEADER_BYTES <= length:
+        magic, checksum, size, taken, first, _, _, kind, stream, _ = unpack(view, offset)
+        end = offset + FRAME_HEADER_BYTES + size
+        if (
+            magic != FRAME_MAGIC
+            or kind != _LINES
+            or not STREAM_STDOUT <= stream <= STREAM_STDERR
+            or first != sequence
+            or not taken
+            or size > MAX_PAYLOAD_BYTES
+            or end > length
+            or zlib.crc32(view[offset + _CHECKED_FROM : end], _CHECKSUM_SEED) != checksum
+        ):
+            break
+        offset, sequence = end, first + taken
+    return offset, sequence
 
 
 def frame_at(buffer: Buffer, offset: int) -> Frame | None:

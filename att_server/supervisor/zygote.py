@@ -40,11 +40,12 @@ from typing import Any
 from att_server.supervisor import app_process, cgroup, command
 from att_server.supervisor.log_writer import LogWriter
 from att_server.supervisor.own_log import OwnLog
-from att_server.supervisor.process import Supervisor, take_lock
+from att_server.supervisor.process import Supervisor
 from att_server.supervisor.rehearsal import rehearse
 from att_server.supervisor.settle import settle
 from att_server.supervisor.spec import Spec
 from att_server.supervisor.state import LOGS
+from att_server.supervisor.writer_lock import take_lock
 
 LOCK_WITHIN = 1.0
 """Seconds that a supervisor whose end is on disk already gets to let go of the project."""

@@ -37,6 +37,7 @@ class RanCommand:
     env: Mapping[str, str]
     timeout: timedelta
     input: bytes
+    output_bytes: int = 4096
 
 
 class FakeCommandRunner:
@@ -76,6 +77,7 @@ class FakeCommandRunner:
         env: Mapping[str, str],
         timeout: timedelta,
         input: bytes = b"",  # noqa: A002 - the port's name for what subprocess calls so too
+        output_bytes: int = 4096,
     ) -> CommandResult:
         """Ends as `result` says."""
         ran = RanCommand(
@@ -84,6 +86,7 @@ class FakeCommandRunner:
             env=dict(env),
             timeout=timeout,
             input=input,
+            output_bytes=output_bytes,
         )
         self.ran.append(ran)
         self._changed.ring()

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from att_server.core.log_facts import FreeSpace, LogInfo, LogSegment
+from att_server.core.log_selection import Gathering, LineSelection
 from att_server.core.model import (
     GapReason,
     LogBounds,
@@ -28,9 +30,11 @@ class MemoryLogStore:
     The `append_…` methods take the place of a supervisor. Each returns the
     sequence number of the first record it appended. time: of arrival; without
     one, a millisecond after the record before.
+    space: what `free_space` says; what is removed is added to it.
     """
 
     def __init__(self) -> None:
+        self.space = FreeSpace(free_bytes=1 << 40, total_bytes=1 << 40)
         self._logs: dict[str, _Log] = {}
 
     def append_lines(
@@ -128,11 +132,26 @@ class MemoryLogStore:
             LogGap(first_sequence=log.end, count=count, reason=reason, lost_lines=lost_lines)
         )
 
-    def trim(self, project_id: str, log_id: str, before: int) -> None:
+    def trim(
+        self,
+        project_id: str,
+        log_id: str,
+        before: int,
+        *,
+        reason: GapReason = GapReason.RETENTION,
+    ) -> None:
         """Removes the records that lie before sequence number `before` as a whole."""
         log = self._log(project_id, log_id)
         while log.records and log.records[0].next_sequence <= before:
-            log.start = log.records.pop(0).next_sequence
+            gone = log.records.pop(0)
+            log.times.pop(0)
+            log.start = gone.next_sequence
+            last = log.removed[-1] if log.removed else None
+            if last is not None and last.reason is reason:
+                last = log.removed.pop()
+            else:
+                last = LogGap(first_sequence=gone.first_sequence, count=0, reason=reason)
+            log.removed.append(replace(last, count=log.start - last.first_sequence))
 
     async def bounds(self, project_id: str, log_id: str) -> LogBounds:
         """What the log holds now; 0 to 0 before the first record."""
@@ -145,8 +164,8 @@ class MemoryLogStore:
             raise ValueError(f"cursor {cursor} is not within 0 to {log.end}")
         records: list[LogRecord] = []
         if cursor < log.start:
-            missing = log.start - cursor
-            records.append(LogGap(first_sequence=cursor, count=missing, reason=GapReason.RETENTION))
+            missing = [gap for gap in log.removed if gap.next_sequence > cursor]
+            records += [_from(gap, max(cursor, gap.first_sequence)) for gap in missing]
             cursor = log.start
         size, first = 0, True
         for record in log.records:
@@ -158,6 +177,33 @@ class MemoryLogStore:
             records.append(_from(record, cursor) if record.first_sequence < cursor else record)
             cursor, first = record.next_sequence, False
         return LogPage(records=tuple(records), cursor=cursor, bounds=log.bounds)
+
+    def fresh(self, project_id: str, log_id: str, *, cursor: int, max_bytes: int) -> LogPage | None:
+        """None: all of it is looked at."""
+        return None
+
+    def goes_on(self, project_id: str, log_id: str) -> bool:
+        """Never: the log has one part."""
+        return False
+
+    async def select(
+        self,
+        project_id: str,
+        log_id: str,
+        selection: LineSelection,
+        *,
+        cursor: int,
+        max_lines: int,
+        max_bytes: int,
+        scan_bytes: int,
+    ) -> LogPage:
+        """What is selected from `cursor` on, of up to `scan_bytes` bytes of lines."""
+        page = await self.read(project_id, log_id, cursor=cursor, max_bytes=scan_bytes)
+        gathering = Gathering(selection, cursor=cursor, max_lines=max_lines, max_bytes=max_bytes)
+        gathering.add_all(page.records)
+        return LogPage(
+            records=tuple(gathering.records), cursor=gathering.cursor, bounds=page.bounds
+        )
 
     async def seek_tail(self, project_id: str, log_id: str, lines: int) -> int:
         """The cursor before the last `lines` lines; the start if there are fewer."""
@@ -174,10 +220,60 @@ class MemoryLogStore:
     async def seek_time(self, project_id: str, log_id: str, time: datetime) -> int:
         """The cursor before the first record that arrived at or after `time`, else the end."""
         log = self._log(project_id, log_id)
-        for record, arrival in zip(log.records, log.times[-len(log.records) :], strict=False):
+        for record, arrival in zip(log.records, log.times, strict=True):
             if arrival >= time:
                 return record.first_sequence
         return log.end
+
+    async def segments(self, project_id: str, log_id: str) -> Sequence[LogSegment]:
+        """Each record is a part of its own; the last one is not removable."""
+        log = self._log(project_id, log_id)
+        return [
+            LogSegment(
+                first_sequence=record.first_sequence,
+                next_sequence=record.next_sequence,
+                size_bytes=len(record.lines) if isinstance(record, LogChunk) else 0,
+                first_time=time,
+                removable=record is not log.records[-1],
+            )
+            for record, time in zip(log.records, log.times, strict=True)
+        ]
+
+    async def remove(
+        self, project_id: str, log_id: str, *, before: int, reason: GapReason
+    ) -> LogBounds:
+        """Removes records, but for the last."""
+        log = self._log(project_id, log_id)
+        for segment in await self.segments(project_id, log_id):
+            if segment.removable and segment.next_sequence <= before:
+                self.trim(project_id, log_id, segment.next_sequence, reason=reason)
+                self.space = replace(
+                    self.space, free_bytes=self.space.free_bytes + segment.size_bytes
+                )
+        return log.bounds
+
+    async def info(self, project_id: str, log_id: str, *, since: datetime) -> LogInfo:
+        """What the records add up to."""
+        log = self._log(project_id, log_id)
+        segments = await self.segments(project_id, log_id)
+        recent = await self.seek_time(project_id, log_id, since)
+        return LogInfo(
+            bounds=log.bounds,
+            size_bytes=sum(segment.size_bytes for segment in segments),
+            segment_count=len(segments),
+            first_time=log.times[0] if log.times else None,
+            last_time=log.times[-1] if log.times else None,
+            recent_records=log.end - recent,
+            recent_bytes=sum(s.size_bytes for s in segments if s.first_sequence >= recent),
+        )
+
+    async def tend(self, project_id: str, log_id: str) -> bool:
+        """There is nothing to do."""
+        return False
+
+    async def free_space(self) -> FreeSpace:
+        """`space`."""
+        return self.space
 
     async def delete(self, project_id: str) -> None:
         """Removes the project's log; without effect if there is none."""
@@ -198,6 +294,7 @@ class _Log:
         self.log_id = log_id
         self.records: list[LogRecord] = []
         self.times: list[datetime] = []
+        self.removed: list[LogGap] = []
         self.start = 0
         self.end = 0
         self._time = _FIRST_TIME
@@ -218,6 +315,8 @@ class _Log:
 
 
 def _from(record: LogRecord, cursor: int) -> LogRecord:
+    if cursor == record.first_sequence:
+        return record
     if isinstance(record, LogChunk):
         return record.slice(cursor, record.next_sequence)
     assert isinstance(record, LogGap), "a marker has one sequence number"

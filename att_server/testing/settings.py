@@ -1,36 +1,49 @@
-"""FakeSettingsReader: what people wrote about projects, without files."""
+"""FakeSettingsReader, FakeBootstrapSettings: what people wrote about projects, without files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from att_server.core.cycles.settings import BootstrapSettings
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import Project
-from att_server.core.settings import NotifySettings, RuntimeSettings
+from att_server.core.settings import LogSettings, NotifySettings, RuntimeSettings
 
 
 class FakeSettingsReader:
     """Implements `SettingsReader`; a project without an entry has empty settings.
 
-    settings, notify: by project id. env_files: the variables of each file by its
+    settings: by project id, or by the directory that they are read at, which wins.
+    notify, log: by project id. env_files: the variables of each file by its
     path, as the settings name it. An error is raised instead. All may be changed
     at any time.
     """
 
     def __init__(
         self,
-        settings: dict[str, RuntimeSettings | AttError] | None = None,
+        settings: dict[str | Path, RuntimeSettings | AttError] | None = None,
         *,
         env_files: dict[str, Mapping[str, str] | AttError] | None = None,
         notify: dict[str, NotifySettings | AttError] | None = None,
+        log: dict[str, LogSettings | AttError] | None = None,
     ) -> None:
         self.settings = {} if settings is None else settings
         self.env_files = {} if env_files is None else env_files
         self.notify_settings = {} if notify is None else notify
+        self.log_settings = {} if log is None else log
 
-    async def read(self, project: Project) -> RuntimeSettings:
-        """The entry of the project."""
-        entry = self.settings.get(project.project_id, RuntimeSettings())
+    async def read(self, project: Project, directory: Path) -> RuntimeSettings:
+        """The entry of the directory, else that of the project."""
+        written = self.settings.get(project.project_id, RuntimeSettings())
+        entry = self.settings.get(directory, written)
+        if isinstance(entry, AttError):
+            raise entry
+        return entry
+
+    async def log(self, project: Project) -> LogSettings:
+        """The entry of the project, else the defaults."""
+        entry = self.log_settings.get(project.project_id, LogSettings())
         if isinstance(entry, AttError):
             raise entry
         return entry
@@ -53,6 +66,26 @@ class FakeSettingsReader:
                 line="",
                 key="runtime.env_file",
             )
+        if isinstance(entry, AttError):
+            raise entry
+        return entry
+
+
+class FakeBootstrapSettings:
+    """Implements `BootstrapSettingsReader`; a project without an entry has the defaults.
+
+    settings: by project id, whatever the base holds; an error is raised instead.
+    May be changed at any time. contents: what was read of bases, in order.
+    """
+
+    def __init__(self, settings: dict[str, BootstrapSettings | AttError] | None = None) -> None:
+        self.settings = {} if settings is None else settings
+        self.contents: list[bytes | None] = []
+
+    async def at_base(self, project_id: str, content: bytes | None) -> BootstrapSettings:
+        """The entry of the project."""
+        self.contents.append(content)
+        entry = self.settings.get(project_id, BootstrapSettings())
         if isinstance(entry, AttError):
             raise entry
         return entry

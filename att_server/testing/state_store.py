@@ -6,8 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
+from att_server.core.audit import AUDIT
 from att_server.core.errors import AttError
-from att_server.core.model import Event, EventFilter, Project, RequestClaim
+from att_server.core.model import (
+    Event,
+    EventFilter,
+    Project,
+)
+from att_server.core.request_claim import RequestClaim
 
 
 class MemoryStateStore:
@@ -35,24 +41,27 @@ class MemoryStateStore:
     ) -> RequestClaim | None:
         """Inserts or replaces the project with its id, unless the claim is kept already."""
         self._check_writable()
-        if claim is not None and (kept := self._take(claim)) is not None:
+        if claim is not None and (kept := self.take_claim(claim)) is not None:
             return kept
         self._projects[project.project_id] = project
-        self._append(events)
+        self.append(events)
         return None
 
     async def delete_project(self, project_id: str, *events: Event) -> None:
         """Removes the project; without effect if there is none."""
         self._check_writable()
         if self._projects.pop(project_id, None) is not None:
-            self._append(events)
+            self.append(events)
 
     async def append_events(
-        self, *events: Event, outcomes: Mapping[str, str] = MappingProxyType({})
+        self,
+        *events: Event,
+        outcomes: Mapping[str, str] = MappingProxyType({}),
+        synced: bool = True,
     ) -> None:
         """Appends events in order, and keeps what claimed requests began."""
         self._check_writable()
-        self._append(events)
+        self.append(events)
         for request_id, outcome in outcomes.items():
             self._set_outcome(request_id, outcome)
 
@@ -75,7 +84,12 @@ class MemoryStateStore:
     async def claim_request(self, claim: RequestClaim) -> RequestClaim | None:
         """Keeps the claim and returns None, or returns the one kept under its id."""
         self._check_writable()
-        return self._take(claim)
+        return self.take_claim(claim)
+
+    async def request(self, request_id: str) -> RequestClaim | None:
+        """The claim that is kept under this id, None if there is none."""
+        self._check_open()
+        return self.claimed(request_id)
 
     async def set_request_outcome(self, request_id: str, outcome: str) -> None:
         """Keeps what a claimed request began."""
@@ -102,7 +116,12 @@ class MemoryStateStore:
         """Closes the store; every later call fails."""
         self._closed = True
 
-    def _take(self, claim: RequestClaim) -> RequestClaim | None:
+    def claimed(self, request_id: str) -> RequestClaim | None:
+        """The claim that is kept under this id."""
+        return self._claims.get(request_id)
+
+    def take_claim(self, claim: RequestClaim) -> RequestClaim | None:
+        """Keeps the claim along with a write to another fake, unless one is kept already."""
         kept = self._claims.get(claim.request_id)
         if kept is None:
             self._claims[claim.request_id] = claim
@@ -112,7 +131,8 @@ class MemoryStateStore:
         if request_id in self._claims:
             self._claims[request_id] = replace(self._claims[request_id], outcome=outcome)
 
-    def _append(self, events: Sequence[Event]) -> None:
+    def append(self, events: Sequence[Event]) -> None:
+        """Appends events along with a write to another fake."""
         for event in events:
             self._events.append(replace(event, sequence=len(self._events)))
 
@@ -128,7 +148,9 @@ class MemoryStateStore:
 
 def _selects(selected: EventFilter, event: Event) -> bool:
     return (
-        selected.project_id in ("", event.project_id)
+        event.event_type.startswith(AUDIT) is selected.audit
+        and (selected.projects is None or event.project_id in selected.projects)
+        and selected.project_id in ("", event.project_id)
         and selected.cycle_id in ("", event.cycle_id)
         and (not selected.run_ids or event.run_id in selected.run_ids)
         and (

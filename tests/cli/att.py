@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.server_process import PATIENCE
+
 ATT = (sys.executable, "-m", "att_client.cli")
-PATIENCE = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,7 @@ def test_a_backup_of_running_apps_becomes_a_server_that_starts_them_again(place:
             "projects": 2,
             "meant_to_run": 1,
             "ended_runs": 1,
+            "ended_cycles": 0,
         }
         assert (place / "r").stat().st_mode & 0o777 == 0o700
         with ServerProcess(place / "r") as second:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from att_client.cli.checks import Verdict
+from att_client.cli.doctor_state import state_checks
 from tests.cli.att import ATT, Ended, att
-from tests.server_process import ServerProcess
+from tests.server_process import PATIENCE, ServerProcess
 
 CHECKS = {
     *("python", "packages", "server packages", "sqlite", "kernel", "git", "node"),
@@ -52,6 +54,20 @@ def test_the_directory_of_the_server_that_answers_is_looked_at(target: str) -> N
     ended = att("doctor", "--json", target=target)
     (found,) = (check for check in ended.items if check["name"] == "state directory")
     assert str(Path(target.removeprefix("unix:")).parent) in str(found["detail"])
+
+
+def test_a_start_that_was_refused_is_explained_until_one_is_not(tmp_path: Path) -> None:
+    state_dir = tmp_path / "s"
+    state_dir.mkdir(mode=0o700)
+    where = ("--state-dir", str(state_dir))
+    refused = att("serve", *where, "--listen", "0.0.0.0:0", "--allow-root")
+    assert refused.code == 2
+    found = finding("last start", *where)
+    assert found["verdict"] == "fail"
+    assert "TLS_REQUIRED" in str(found["detail"])
+    assert "--tls-cert" in str(found["detail"])
+    with ServerProcess(state_dir):
+        assert "last start" not in verdicts(att("doctor", "--json", *where))
 
 
 def test_a_directory_that_others_may_read_fails(tmp_path: Path) -> None:
@@ -197,9 +213,28 @@ def test_garbage_in_the_state_directory_is_reported_and_no_defect(
     assert verdicts(ended)["supervisors"] == "warn"
 
 
+@pytest.mark.parametrize(
+    ("content", "mode", "verdict"),
+    [
+        ("[bootstrap]", 0o600, Verdict.OK),
+        ("[bootstrap]", 0o640, Verdict.FAIL),
+        ("[bootstrap", 0o600, Verdict.FAIL),
+    ],
+)
+def test_the_servers_own_settings_are_to_be_toml_and_its_owners_alone(
+    tmp_path: Path, content: str, mode: int, verdict: Verdict
+) -> None:
+    path = tmp_path / "settings.toml"
+    assert "server settings" not in {found.name for found in state_checks(tmp_path)}
+    path.write_text(content)
+    path.chmod(mode)
+    (found,) = (found for found in state_checks(tmp_path) if found.name == "server settings")
+    assert found.verdict is verdict
+
+
 def test_few_open_files_are_a_warning(state_dir: Path) -> None:
     command = f"ulimit -n 256; exec {shlex.join(ATT)} doctor --json --state-dir {state_dir}"
-    ended = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60)
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, timeout=PATIENCE)
     found = {item["name"]: item for item in map(json.loads, ended.stdout.splitlines())}
     assert found["open files"]["verdict"] == "warn"
     assert "ulimit -n" in found["open files"]["advice"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import att_client
 from tests.cli.att import att
 
+NAMED = "test_app.AppTest"
 MAKE = (sys.executable, "-m", "att_client.example.repository")
 
 
@@ -55,3 +57,25 @@ def test_its_settings_are_ones_that_the_server_takes(target: str) -> None:
     assert isinstance(effective, dict)
     assert effective["command"][1] == "app.py"
     assert effective["readiness"]["http"]["url"].endswith("/health")
+
+
+def test_a_change_can_pass_its_tests_and_be_unhealthy_when_it_runs(tmp_path: Path) -> None:
+    directory = tmp_path / "app"
+    subprocess.run([*MAKE, directory], check=True, capture_output=True)
+    app = directory / "app.py"
+    changed = app.read_text().replace('KNOWLEDGE = ""', 'KNOWLEDGE = "facts.json"')
+    assert changed != app.read_text()
+    app.write_text(changed)
+    healthy = (
+        sys.executable,
+        "-m",
+        "unittest",
+        f"{NAMED}.test_it_is_healthy_and_tells_its_version",
+    )
+    for data, code in ((None, 0), (tmp_path, 1)):
+        env = {**os.environ, **({"ATT_DATA_DIR": str(data)} if data else {})}
+        tests = subprocess.run(healthy, cwd=directory, env=env, capture_output=True, text=True)
+        assert tests.returncode == code, tests.stderr
+    assert "503" in tests.stderr
+    (tmp_path / "facts.json").touch()
+    assert subprocess.run(healthy, cwd=directory, env=env, capture_output=True).returncode == 0

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 from tests.cli.att import ATT, att, environment, python, running_att
+from tests.server_process import PATIENCE
 
 SERVES = """
 import http.server, sys
@@ -91,7 +92,7 @@ def test_a_watch_prints_each_state_and_the_end_of_a_project(target: str, tmp_pat
             assert seen["project_id"] == "watched"
     finally:
         watch.send_signal(signal.SIGINT)
-        watch.communicate(timeout=30)
+        watch.communicate(timeout=PATIENCE)
     assert watch.returncode == 130
 
 
@@ -117,6 +118,6 @@ def test_a_terminal_gets_a_table_that_lives(target: str, tmp_path: Path) -> None
     while not (b"LAST LINE" in screen and b"hello" in screen and b"ready" in screen):
         screen += os.read(ours, 65536)
     watch.send_signal(signal.SIGINT)
-    assert watch.wait(30) == 130
+    assert watch.wait(PATIENCE) == 130
     os.close(ours)
     att("stop", "shown", "--grace", "0", target=target)

@@ -11,7 +11,7 @@ from tests.cli.att import att
 
 COMMANDS = [
     *("serve", "shutdown", "demo", "doctor", "project", "start", "stop", "restart"),
-    *("status", "logs", "events"),
+    *("status", "log", "logs", "events", "cycle", "release", "rollback", "mcp"),
 ]
 
 
@@ -23,12 +23,17 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     assert "3 the server is not reachable" in " ".join(text.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("command", [*(c for c in COMMANDS if c != "serve"), "project create"])
+GROUPS = ("project", "log", "cycle", "release", "mcp")
+
+
+@pytest.mark.parametrize(
+    "command", [*(c for c in COMMANDS if c != "serve"), "project create", "cycle run"]
+)
 def test_every_command_has_help_with_json_and_exit_codes(command: str) -> None:
     ended = att(*command.split(), "--help")
     text = ended.stdout.decode()
     assert ended.code == 0
-    assert command == "project" or "--json" in text
+    assert command in GROUPS or "--json" in text
     assert "Exit codes" in text
 
 
@@ -57,6 +62,8 @@ def test_the_version_is_that_of_the_distribution() -> None:
         ["project", "create", "web", "--command", "'open"],
         ["project", "create", "web", "--env", "NOVALUE"],
         ["project", "update", "web"],
+        ["cycle", "run", "web"],
+        ["cycle", "show", "web", "--step", "nonsense"],
         ["status", "--target", "tcp:nowhere"],
         ["status", "--nonsense"],
     ],
@@ -84,7 +91,8 @@ def test_the_command_uses_only_public_names_of_the_client() -> None:
         "for path in pathlib.Path(cli.__file__).parent.glob('*.py'):\n"
         "    for node in ast.walk(ast.parse(path.read_text())):\n"
         "        if isinstance(node, ast.ImportFrom) and node.module.startswith('att_'):\n"
-        "            assert node.module.startswith('att_client.cli'), (path, node.module)\n"
+        "            own = ('att_client.cli', 'att_client.mcp')\n"
+        "            assert node.module.startswith(own), (path, node.module)\n"
         "        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):\n"
         "            if node.value.id == 'att_client' and not node.attr.startswith('__'):\n"
         "                assert node.attr in public, (path, node.attr)\n"

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import att_client
-from tests.cli.att import ATT, PATIENCE, att, environment, python, running_att
-from tests.server_process import ServerProcess, wait_until
+from tests.cli.att import ATT, att, environment, python, running_att
+from tests.server_process import PATIENCE, ServerProcess, wait_until
 
 HEAD = 'set -o pipefail; "$@" 2>/dev/null | head -1'
 
@@ -144,7 +144,7 @@ def test_a_reader_that_leaves_ends_it_quietly(target: str, run_app: RunApp) -> N
             ["bash", "-c", HEAD, "-", *ATT, "logs", "left", *options],
             env=environment(target),
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=True,
         )
         assert ended.stdout.count(b"\n") == 1
@@ -158,7 +158,7 @@ def test_ctrl_c_ends_a_follow_with_130(target: str, run_app: RunApp) -> None:
         assert process.stderr is not None
         assert process.stdout.readline() == b"first\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(PATIENCE) == 130
         assert b"Traceback" not in process.stderr.read()
 
 
@@ -179,7 +179,7 @@ def test_a_follow_until_exit_waits_for_a_project_that_never_ran(
         assert json.loads(process.stdout.readline())["line"] == "hi"
         assert "ended" in json.loads(process.stdout.readline())["run"]
         assert process.stdout.read() == b""
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_follow_survives_the_server(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -205,7 +205,7 @@ def test_a_follow_survives_the_server(tmp_path_factory: pytest.TempPathFactory) 
             wait_until(lambda: bool(server.supervisor_states()), "a state of the supervisor")
             server.start()
             lines += process.stdout.readlines()
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE) == 0
     objects = [json.loads(line) for line in lines]
     assert [o["sequence"] for o in objects] == list(range(len(objects)))
     assert [o["line"] for o in objects if "line" in o] == [str(n) for n in range(2000)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.att import att, python, running_att
+from tests.server_process import PATIENCE
 
 Create = Callable[[str, str], str]
 
@@ -63,6 +64,23 @@ def test_a_command_that_does_not_exist_fails_with_its_reason(target: str, tmp_pa
     assert ended.error["reason"] == "COMMAND_NOT_FOUND"
 
 
+def test_a_failed_start_shows_what_the_app_printed_line_by_line(
+    target: str, tmp_path: Path
+) -> None:
+    att(
+        *("project", "create", "breaks", "--path", str(tmp_path), "--command"),
+        shlex.join(python("print('one\\x1b[31m'); print('two'); raise SystemExit(3)")),
+        *("--ready-http", "http://127.0.0.1:9/health"),
+        target=target,
+    )
+    ended = att("start", "breaks", "--wait", "ready", target=target)
+    assert ended.code == 1
+    first, *lines = ended.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert first.endswith("(RUNTIME_START_FAILED)")
+    assert lines == ["  one\\x1b[31m", "  two"]
+
+
 def test_an_app_that_is_not_ready_in_time_fails_and_runs_on(target: str, tmp_path: Path) -> None:
     att(
         *("project", "create", "late", "--path", str(tmp_path), "--command"),
@@ -105,7 +123,7 @@ def test_events_are_followed_until_the_reader_leaves(target: str, create: Create
         att("start", project, target=target)
         assert json.loads(process.stdout.readline())["project_id"] == project
         process.send_signal(2)
-        assert process.wait(30) == 130
+        assert process.wait(PATIENCE) == 130
         assert process.stderr is not None
         assert process.stderr.read() == b""
 

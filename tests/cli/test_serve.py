@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.att import att, environment, python, running_att
+from tests.server_process import PATIENCE
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_serve_becomes_the_server(served: subprocess.Popen[bytes], state_dir: Pa
         "state_dir": str(state_dir),
         "stopped_apps": [],
     }
-    assert served.wait(30) == 0
+    assert served.wait(PATIENCE) == 0
     assert att("shutdown", target=target).code == 3
 
 
@@ -68,7 +69,7 @@ def test_shutdown_leaves_apps_running_and_with_apps_stops_them(
         assert att("status", "stays", "--json", target=target).item["pid"] == pid
         ended = att("shutdown", "--apps", "--json", target=target)
         assert ended.item["stopped_apps"] == ["stays"]
-        assert second.wait(30) == 0
+        assert second.wait(PATIENCE) == 0
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -98,4 +99,4 @@ def test_serve_without_the_server_says_what_to_install(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_the_server_in_good_order(served: subprocess.Popen[bytes]) -> None:
     served.send_signal(signal.SIGINT)
-    assert served.wait(30) == 0
+    assert served.wait(PATIENCE) == 0

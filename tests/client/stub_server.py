@@ -12,6 +12,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from att.v1 import (
+    bootstrap_service_pb2,
+    code_service_pb2,
     error_reason_pb2,
     event_service_pb2,
     log_pb2,
@@ -33,6 +35,8 @@ _SERVICES = {
     "ProjectService": project_service_pb2,
     "RuntimeService": runtime_service_pb2,
     "LogService": log_service_pb2,
+    "BootstrapService": bootstrap_service_pb2,
+    "CodeService": code_service_pb2,
     "EventService": event_service_pb2,
     "ServerService": server_service_pb2,
 }
@@ -222,8 +226,7 @@ def chunk(
     record.chunk.stream = stream  # type: ignore[assignment]  # an int is what the enum is
     record.chunk.run_id = run_id
     record.chunk.lines = b"".join(line + b"\n" for line in lines)
-    for name, value in fields.items():
-        setattr(record.chunk, name, value)
+    record.chunk.MergeFrom(log_pb2.LogChunk(**fields))
     return record
 
 

@@ -23,6 +23,7 @@ from att.v1 import (
 )
 from att_client import Client, LogLine, RuntimeSettings
 from tests.client.stub_server import Context, StubServer, answer, batch, chunk, failure
+from tests.server_process import PATIENCE
 
 _RUNTIME = runtime_pb2.Runtime(project_id="web", pid=7)
 _PROJECT = project_pb2.Project(project_id="web")
@@ -260,7 +261,7 @@ async def test_a_cancelled_call_is_cancelled_on_the_server(att: Client, stub: St
 
     stub.script("GetProject", never)
     call = asyncio.ensure_future(att.projects.get("web"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await began.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -58,7 +58,16 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.Monke
         "unix:a",
         "unix:a/b",
         "/a/att.sock",
-        "localhost:80",
+        "localhost",
+        ":80",
+        "localhost:0",
+        "localhost:65536",
+        "[x]:80",
+        "a b:80",
+        "https://a:80",
+        "tcp:localhost:80",
+        "tcp:10.0.0.1:80",
+        "tcp:[::]:80",
         "unix:/a\0b",
         "unix:/a,b",
         "tcp:/x",
@@ -67,6 +76,36 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.Monke
 def test_another_kind_of_target_is_refused_with_what_named_it(target: str) -> None:
     with pytest.raises(ConfigInvalidError, match="the argument `target`"):
         att_client.connect(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "encrypted"),
+    [
+        ("att.example.org:7443", True),
+        ("127.0.0.1:7443", True),
+        ("[::1]:7443", True),
+        ("tcp:127.0.0.1:7443", False),
+        ("tcp:[::1]:7443", False),
+    ],
+)
+def test_a_port_is_reached_over_tls_unless_it_is_here_and_nobody_minds(
+    target: str, encrypted: bool
+) -> None:
+    assert Config(target=target).address.encrypted is encrypted
+    if encrypted:
+        assert Config(target=target, token="att_x").token
+    else:
+        with pytest.raises(ConfigInvalidError, match="clear text") as error:
+            Config(target=target, token="att_secret")
+        assert "att_secret" not in error.value.message
+
+
+def test_tls_files_come_from_the_environment_and_a_certificate_has_its_key() -> None:
+    files = {"ATT_CA_FILE": "/ca", "ATT_CERT_FILE": "/c", "ATT_KEY_FILE": "/k"}
+    found = Config.from_env(files, target="a:1")
+    assert [str(found.ca_file), str(found.cert_file), str(found.key_file)] == ["/ca", "/c", "/k"]
+    with pytest.raises(ConfigInvalidError, match="ATT_KEY_FILE"):
+        Config.from_env({"ATT_CERT_FILE": "/c"}, target="a:1")
 
 
 def test_a_socket_path_is_refused_where_the_kernel_would() -> None:

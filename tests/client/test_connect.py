@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,27 @@ async def test_no_server_is_an_error_that_names_target_and_source(
     assert caught.value.metadata == {"target": target, "source": "ATT_STATE_DIR"}
     assert target in caught.value.message
     assert "ATT_STATE_DIR" in caught.value.message
+
+
+@pytest.mark.parametrize("was_killed", [False, True])
+async def test_where_no_server_ever_answered_that_is_said_without_a_call(
+    directory: Path, was_killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_call(*arguments: Any) -> None:
+        raise AssertionError("a call was made")
+
+    monkeypatch.setattr("grpc.aio._channel.Channel.unary_unary", no_call)
+    path = directory / "att.sock"
+    if was_killed:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(path))
+    target = f"unix:{path}"
+    with pytest.raises(att_client.NotReachableError):
+        async with att_client.connect(target):
+            pass
+    async with att_client.connect(target, lazy=True) as att:
+        with pytest.raises(att_client.UnavailableError, match="cannot be reached"):
+            await att.projects.get("web")
 
 
 async def test_a_server_that_does_not_answer_in_time_is_not_reachable(

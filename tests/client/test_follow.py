@@ -12,10 +12,11 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import timestamp_pb2
 
 import att_client
 from att.v1 import log_pb2, log_service_pb2
-from att_client import LogAnchor, LogGap, LogLine, LogStream, RunMarker
+from att_client import LogAnchor, LogGap, LogLine, LogSeverity, LogStream, RunMarker
 from tests.client.cutting_proxy import CuttingProxy
 from tests.client.stub_server import (
     LOG_ID,
@@ -31,6 +32,7 @@ from tests.client.stub_server import (
     stream,
     unavailable,
 )
+from tests.server_process import PATIENCE
 
 Client = att_client.Client
 
@@ -300,7 +302,7 @@ async def test_leaving_the_loop_closes_the_call_and_another_loop_goes_on(
         if item == "b":
             break
     assert follow.cursor == 2
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await watched.ended.wait()
     assert [item async for item in follow] == ["c"]
     assert stub.requests["FollowLogs"][1].start.cursor == 2
@@ -319,7 +321,7 @@ async def test_cancelling_and_closing_end_the_call(att: Client, stub: StubServer
     items = aiter(follow)
     assert await anext(items) == "a"
     await follow.aclose()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await first.ended.wait()
         await second.ended.wait()
 
@@ -393,7 +395,7 @@ async def test_a_server_that_goes_silent_is_given_up_and_resumed(
         assert not waiting.done()
         proxy.drop()
         proxy.flow()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert await waiting == "b"
 
 
@@ -490,7 +492,7 @@ async def test_a_follow_that_is_dropped_is_closed_without_a_word(
     items = aiter(att.logs.follow("web"))
     assert await anext(items) == "a"
     del items
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await watched.ended.wait()
 
 
@@ -500,7 +502,103 @@ async def test_aclosing_a_follow_closes_it(att: Client, stub: StubServer) -> Non
     async with aclosing(att.logs.follow("web")) as follow:
         async for _ in follow:
             break
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await watched.ended.wait()
     with pytest.raises(att_client.ClosedError):
         aiter(follow)
+
+
+async def test_what_is_selected_is_asked_for_again_after_an_interruption(
+    att: Client, stub: StubServer
+) -> None:
+    stub.script(
+        "FollowLogs",
+        stream(
+            batch(9, chunk(2, b"a", b"b", sequence_offsets=[0, 3])),
+            batch(20),
+            then=unavailable(),
+        ),
+        stream(batch(31, gap(20, 4), chunk(30, b"c"))),
+    )
+    follow = att.logs.follow(
+        "web",
+        cursor=0,
+        streams={LogStream.STDERR, LogStream.STDOUT},
+        run_id=RUN,
+        min_severity=LogSeverity.WARNING,
+        pattern="a|b",
+        start_time=datetime(2026, 1, 1, tzinfo=UTC),
+        end_time=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+    assert await _sequences(follow) == [2, 5, 30]
+    first, second = stub.requests["FollowLogs"]
+    assert first.filter == second.filter
+    assert first.filter == log_pb2.LogFilter(
+        streams=[log_pb2.LOG_STREAM_STDOUT, log_pb2.LOG_STREAM_STDERR],
+        run_id=RUN,
+        min_severity=log_pb2.LOG_SEVERITY_WARNING,
+        pattern="a|b",
+        start_time=timestamp_pb2.Timestamp(seconds=1_767_225_600),
+        end_time=timestamp_pb2.Timestamp(seconds=1_767_312_000),
+    )
+    assert second.start.cursor == 20
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [batch(9, chunk(5, b"a"), chunk(5, b"b"))],
+        [batch(9, chunk(5, b"a"), chunk(4, b"b"))],
+        [batch(9, chunk(9, b"a"))],
+        [batch(9), batch(8)],
+        [batch(9, chunk(5, b"a", b"b", sequence_offsets=[0, 4]))],
+    ],
+)
+async def test_a_selection_that_does_not_rise_is_an_error(
+    att: Client, stub: StubServer, pages: list[log_service_pb2.FollowLogsResponse]
+) -> None:
+    stub.script("FollowLogs", stream(*pages))
+    with pytest.raises(att_client.ProtocolError):
+        await _sequences(att.logs.follow("web", cursor=0, pattern="."))
+
+
+async def test_a_run_that_a_filter_hides_is_bound_anew_after_an_interruption(
+    att: Client, stub: StubServer
+) -> None:
+    stub.script(
+        "FollowLogs", stream(batch(3), then=unavailable()), stream(batch(7, bound=RUN), batch(9))
+    )
+    async for _ in att.logs.follow("web", until_exit=True, pattern="never").batches():
+        pass
+    _, second = stub.requests["FollowLogs"]
+    assert (second.until_exit, second.until_run_id) == (True, "")
+
+
+def test_a_selection_that_means_something_else_is_refused_before_any_call() -> None:
+    att = att_client.connect("unix:/nowhere")
+    for wrong in ({"streams": LogStream.STDOUT}, {"streams": "stdout"}, {"severity": 3}):
+        with pytest.raises(TypeError):
+            att.logs.follow("web", **wrong)
+    with pytest.raises(ValueError, match="end_time"):
+        att.logs.follow("web", end_time=datetime(2026, 1, 1))  # noqa: DTZ001  # that is refused
+
+
+async def test_a_follow_until_now_ends_where_the_log_ended_when_it_began(
+    att: Client, stub: StubServer
+) -> None:
+    stub.script(
+        "FollowLogs",
+        stream(batch(2, chunk(0, b"a", b"b"), end=4), then=unavailable()),
+        stream(batch(5, chunk(2, b"c", b"d"), chunk(4, b"later"), end=5), _forever),
+    )
+    follow = att.logs.follow("web", until_now=True)
+    assert [item async for item in follow] == ["a", "b", "c", "d"]
+    assert [item async for item in follow] == []
+    assert follow.cursor == 4
+    with pytest.raises(TypeError):
+        att.logs.follow("web", until_now=True, until_exit=True)
+
+
+async def test_a_follow_until_now_of_an_empty_log_ends(att: Client, stub: StubServer) -> None:
+    stub.script("FollowLogs", stream(batch(0), _forever))
+    assert [b.cursor async for b in att.logs.follow("web", until_now=True).batches()] == [0]

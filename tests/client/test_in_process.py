@@ -17,6 +17,7 @@ from att_server.testing import (
     fake_adapters,
     serve_in_process,
 )
+from tests.server_process import PATIENCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,7 @@ async def test_a_follow_until_exit_ends_with_the_run(world: _World) -> None:
     world.logs.append_lines("web", log_id, b"last words", run_id=runtime.run_id)
     world.logs.append_ended("web", log_id, runtime.run_id, exit_code=3)
     world.driver.exit("web", 3)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         rest = [item async for item in follow]
     line, end = rest
     assert isinstance(line, LogLine)
@@ -147,7 +148,7 @@ async def test_events_are_listed_and_watched(world: _World) -> None:
     events = aiter(world.att.events.watch(project_id="web", cursor=page.cursor))
     waiting = asyncio.ensure_future(anext(events))
     await world.att.runtimes.start("web")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         event = await waiting
     assert (event.project_id, event.sequence >= page.cursor) == ("web", True)
 
@@ -174,5 +175,22 @@ async def test_a_server_that_shuts_down_is_waited_for_by_follows(directory: Path
         async with serve_in_process(adapters) as target:
             socket.unlink()
             socket.symlink_to(target.removeprefix("unix:"))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 assert await waiting == "meanwhile"
+
+
+async def test_a_log_is_described_and_trimmed(world: _World) -> None:
+    log_id = await world.create("web")
+    for line in (b"a", b"b", b"c"):
+        world.logs.append_lines("web", log_id, line)
+    info = await world.att.logs.info("web")
+    assert (info.log_id, info.start_cursor, info.end_cursor) == (log_id, 0, 3)
+    assert info.size_bytes > 0
+    assert await world.att.logs.trim("web", before_cursor=2) == 2
+    assert (await world.att.logs.info("web")).start_cursor == 2
+    page = await world.att.logs.read("web", cursor=0)
+    assert (page.truncated, page.skipped, page.text()) == (True, 2, "c\n")
+    with pytest.raises(att_client.FieldInvalidError):
+        await world.att.logs.trim("web", before_cursor=-1)
+    with pytest.raises(att_client.ProjectNotFoundError):
+        await world.att.logs.info("nope")

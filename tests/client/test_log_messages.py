@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from att.v1 import log_pb2, log_service_pb2
-from att_client import FollowLogsResponse, ReadLogsResponse
+from att_client import LogBatch, LogPage
 from att_client.log_messages import follow_response, parse_page, parse_read_response
 
 _INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -72,13 +72,13 @@ _PAGE: dict[str, st.SearchStrategy[Any]] = {
 @given(_maybe(**_PAGE, bound_run_id=_TEXT))
 def test_a_message_of_a_follow_is_read_alike(fields: dict[str, Any]) -> None:
     data = log_service_pb2.FollowLogsResponse(**fields).SerializeToString()
-    assert follow_response(parse_page(data)) == FollowLogsResponse.parse(data)
+    assert follow_response(parse_page(data)) == LogBatch.parse(data)
 
 
 @given(_maybe(**_PAGE, truncated=st.booleans(), skipped=_INT64, has_more=st.booleans()))
 def test_a_page_is_read_alike(fields: dict[str, Any]) -> None:
     data = log_service_pb2.ReadLogsResponse(**fields).SerializeToString()
-    assert parse_read_response(data) == ReadLogsResponse.parse(data)
+    assert parse_read_response(data) == LogPage.parse(data)
 
 
 def test_every_field_of_the_contract_is_read() -> None:

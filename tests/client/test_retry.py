@@ -9,6 +9,8 @@ from typing import Any
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from att.v1 import (
+    bootstrap_service_pb2,
+    code_service_pb2,
     event_service_pb2,
     log_service_pb2,
     project_service_pb2,
@@ -18,6 +20,8 @@ from att.v1 import (
 from att_client.retry import SERVICE_CONFIG, Backoff
 
 _MODULES: tuple[Any, ...] = (
+    bootstrap_service_pb2,
+    code_service_pb2,
     event_service_pb2,
     log_service_pb2,
     project_service_pb2,

@@ -18,6 +18,7 @@ from tests.client.stub_server import (
     stream,
     unavailable,
 )
+from tests.server_process import PATIENCE
 
 Client = att_client.Client
 LATER_RUN = "01RUN0000000000000000000CC"
@@ -29,7 +30,7 @@ async def _forever() -> None:
 
 async def _sequences(follow: att_client.LogFollow) -> list[int]:
     found = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         async for item in follow:
             assert isinstance(item, LogLine | RunMarker)
             found.append(item.sequence)

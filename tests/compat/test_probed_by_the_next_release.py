@@ -13,7 +13,7 @@ import pytest
 import att_client
 from att_client import RuntimeState
 from tests.compat.releases import PREVIOUS, released_server, unpack
-from tests.server_process import ServerProcess
+from tests.server_process import PATIENCE, ServerProcess
 
 PROBED = """
 [runtime]
@@ -58,7 +58,7 @@ async def test_an_app_under_an_old_supervisor_is_shown_as_unhealthy_and_goes_on(
         (directory / "att.toml").write_text(text)
         await asyncio.to_thread(new.start)
         seen: list[datetime] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while len(seen) < 10:
                 after = await att.runtimes.get("web")
                 if after.health_checked_at is not None and after.health_checked_at not in seen:

@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from att_server.adapters.git import Git, GitRepository, GitSettings
+from att_server.core.model import DesiredState, Project, ProjectMode
 from att_server.core.repository import Checkout, CommitNote, Identity, Repository
+from att_server.core.settings import RuntimeSettings
 
 CYCLE = "01JD0000000000000000000001"
 OTHER_CYCLE = "01JD0000000000000000000002"
@@ -195,3 +197,19 @@ async def _make(runner: Git, facts: Checkout) -> tuple[Path, str]:
     base = await GitRepository(runner, directory / "state", facts).fetch("main")
     assert base is not None
     return directory, base
+
+
+def project_at(directory: Path, project_id: str = "web") -> Project:
+    """A project whose directory this is."""
+    made = datetime(2030, 1, 1, tzinfo=UTC)
+    return Project(
+        project_id=project_id,
+        path=directory,
+        runtime=RuntimeSettings(),
+        mode=ProjectMode.NORMAL,
+        log_id="log",
+        desired=DesiredState.STOPPED,
+        desired_runtime=RuntimeSettings(),
+        create_time=made,
+        update_time=made,
+    )

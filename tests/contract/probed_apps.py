@@ -56,6 +56,7 @@ class SubprocessRunner:
         env: Mapping[str, str],
         timeout: timedelta,
         input: bytes = b"",  # noqa: A002 - as the port calls it
+        output_bytes: int = 4096,
     ) -> CommandResult:
         try:
             process = await asyncio.create_subprocess_exec(
@@ -80,5 +81,5 @@ class SubprocessRunner:
         code = process.returncode
         assert code is not None
         if code < 0:
-            return CommandResult(signal=-code, output=output[-4096:])
-        return CommandResult(exit_code=code, output=output[-4096:])
+            return CommandResult(signal=-code, output=output[-output_bytes:])
+        return CommandResult(exit_code=code, output=output[-output_bytes:])

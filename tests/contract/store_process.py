@@ -1,13 +1,15 @@
 """A process that uses a state store, for tests that kill it: `python store_process.py FILE NAME`.
 
-It writes for ever: a project whose path counts up, with an event that says the
-same number, and after each write that number on a line of its own.
+It writes for ever: first, without a sync, an event with a number that counts up, then a
+project whose path is that number, with an event that says the same, and after each such
+write the number on a line of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,6 +37,7 @@ async def write(path: Path, name: str) -> None:
             update_time=now,
         )
         event = Event(event_type="project.updated", time=now, project_id=name, message=str(number))
+        await store.append_events(replace(event, event_type="project.meant"), synced=False)
         await store.put_project(project, event)
         print(number, flush=True)
 

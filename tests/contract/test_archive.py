@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from att_server.archive import ArchiveInfo, BackupError, new_archive, unpack
+from att_server.archive import VERSION, ArchiveInfo, BackupError, new_archive, unpack
 
 INFO = ArchiveInfo(time=datetime(2030, 1, 1, tzinfo=UTC), release="1.2.3")
 SEGMENT = "projects/web/logs/00000000000000000000.seg"
@@ -163,9 +163,16 @@ def test_another_tar_file_is_no_backup(tmp_path: Path) -> None:
     assert refused(tmp_path / "b.tar.gz", tmp_path) == "ARCHIVE_INVALID"
 
 
+def test_an_archive_of_the_version_before_is_read(archive: Path, tmp_path: Path) -> None:
+    (_, data), *rest = members(archive)
+    form = json.loads(data) | {"version": VERSION - 1}
+    write(archive, [file("att-backup.json", json.dumps(form).encode()), *rest])
+    assert unpack(archive, tmp_path / "out") == INFO
+
+
 @pytest.mark.parametrize(
     ("version", "reason"),
-    [(2, "ARCHIVE_TOO_NEW"), (0, "ARCHIVE_INVALID"), ("1", "ARCHIVE_INVALID")],
+    [(VERSION + 1, "ARCHIVE_TOO_NEW"), (0, "ARCHIVE_INVALID"), ("1", "ARCHIVE_INVALID")],
 )
 def test_an_archive_of_another_version_is_refused(
     archive: Path, tmp_path: Path, version: object, reason: str

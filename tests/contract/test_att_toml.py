@@ -165,7 +165,7 @@ async def test_memory_is_bytes_or_a_size(directory: Path, text: str, size: int) 
 
 
 async def test_the_example_of_the_page_is_read_and_has_every_setting(directory: Path) -> None:
-    (example,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    example, *_ = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     settings = await read(directory, example)
     assert settings.filled == settings
     assert all(getattr(settings, field.name) for field in fields(settings))

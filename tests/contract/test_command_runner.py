@@ -15,7 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from att_server.adapters.command_runner import MAX_INPUT_BYTES, ZygoteCommandRunner
+from att_server.adapters.command_runner import (
+    MAX_INPUT_BYTES,
+    MAX_OUTPUT_BYTES,
+    ZygoteCommandRunner,
+)
 from att_server.adapters.zygote_client import ZygoteClient
 from att_server.core.model import CommandResult
 from att_server.supervisor import processes
@@ -159,6 +163,27 @@ async def test_of_a_gibibyte_of_output_the_end_is_kept(commands: Commands) -> No
     assert result.exit_code == 0
     assert len(result.output) == 4096
     assert result.output.endswith(b"\0\nthe end\n")
+
+
+async def test_as_much_of_the_output_is_kept_as_was_asked_for(commands: Commands) -> None:
+    async def kept(count: int) -> bytes:
+        result = await commands.runner.run(
+            ("sh", "-c", "yes 0123456789 | head -c 10000000; echo the end"),
+            directory=Path("/tmp"),
+            env=commands.env,
+            timeout=timedelta(minutes=1),
+            output_bytes=count,
+        )
+        assert result.exit_code == 0
+        return result.output
+
+    largest = await kept(MAX_OUTPUT_BYTES)
+    assert len(largest) == MAX_OUTPUT_BYTES
+    assert largest.endswith(b"the end\n")
+    assert await kept(4) == b"end\n"
+    for count in (0, MAX_OUTPUT_BYTES + 1):
+        with pytest.raises(ValueError, match="65536"):
+            await kept(count)
 
 
 async def test_a_command_that_closes_its_outputs_is_waited_for(commands: Commands) -> None:

@@ -15,6 +15,7 @@ from att_server.core.errors import AttError, Reason
 from att_server.core.ports import SettingsReader
 from att_server.testing.settings import FakeSettingsReader
 from tests.contract.test_settings_reader import project
+from tests.server_process import PATIENCE
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ async def test_a_file_of_too_much_is_refused(directory: Path, content: str) -> N
 )
 async def test_a_file_made_to_be_slow_is_read_all_the_same(directory: Path, line: str) -> None:
     content = (line + "\n") * ((1 << 20) // (len(line) + 1))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         with suppress(AttError):
             await env_file(directory, content)
 
@@ -165,7 +166,7 @@ async def test_a_file_made_to_be_slow_is_read_all_the_same(directory: Path, line
 async def test_variables_come_of_a_file_only(directory: Path, target: str) -> None:
     os.mkfifo(directory / "pipe")
     (directory / ".env").symlink_to(target)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(AttError) as caught:
             await TomlSettingsReader().env_file(project(directory), ".env")
     assert caught.value.reason is Reason.SETTINGS_INVALID

@@ -29,7 +29,7 @@ def test_a_name_that_git_or_a_reader_could_mistake_is_refused(name: str) -> None
     assert branch_violation(name) is not None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(alphabet=[*"ab.-/@{}~^é"], min_size=1, max_size=6))
 def test_git_takes_every_name_that_is_let_through(name: str) -> None:
     if branch_violation(name) is None:

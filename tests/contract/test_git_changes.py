@@ -279,7 +279,7 @@ async def test_links_that_lead_out_of_the_tree_are_refused(
     assert refused.reason is Reason.EDIT_PATH_INVALID
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(
         st.sampled_from(["a", "b", "d/a", "d/b", "d/e/a", "d/e/b"]),

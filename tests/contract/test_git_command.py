@@ -97,6 +97,22 @@ async def test_git_that_never_stops_talking_is_ended(tmp_path: Path) -> None:
     assert failed is RepositoryFailure.OUTPUT_TOO_LARGE
 
 
+async def test_git_of_which_enough_was_heard_is_ended(tmp_path: Path) -> None:
+    git = fake_git(tmp_path / "bin", "#!/bin/sh\nsleep 73.25 &\nyes\n")
+    heard = bytearray()
+
+    def take(data: bytes) -> bool:
+        heard.extend(data)
+        return len(heard) < 100
+
+    here = tmp_path / "here"
+    here.mkdir()
+    answer = await git.run("log", directory=here, take=take, max_output=10)
+    assert (answer.code, answer.output) == (0, b"")
+    assert len(heard) >= 100
+    wait_until(lambda: not sleepers(here), "all are gone")
+
+
 async def test_of_a_long_complaint_the_end_is_kept(tmp_path: Path) -> None:
     script = "#!/bin/sh\nseq 200000 >&2\necho 'fatal: bad object x' >&2\nexit 128\n"
     git = fake_git(tmp_path / "bin", script)

@@ -280,6 +280,31 @@ async def test_a_ref_whose_writer_was_killed_can_be_set(project: GitProject) -> 
     await project.repository.unpin(project.base)
 
 
+async def test_what_a_killed_writer_of_refs_left_goes_with_the_next_server(
+    project: GitProject,
+) -> None:
+    kept = project.state / "repository.git"
+    await project.repository.pin(project.base)
+    other = kept / "refs" / "att" / "releases" / f"{'f' * 40}.lock"
+    other.touch()
+    await project.again().discard_others(())
+    assert not list(kept.rglob("*.lock"))
+    assert await project.repository.pinned() == {project.base}
+
+
+async def test_a_ref_that_cannot_be_set_leaves_no_lock(project: GitProject) -> None:
+    kept = project.state / "repository.git"
+    # A file where the ref needs a directory, and a lock of a git that died at it.
+    in_the_way = kept / "refs" / "att" / "releases"
+    in_the_way.touch()
+    (kept / "packed-refs.lock").touch()
+    with pytest.raises(RepositoryError):
+        await project.repository.pin(project.base)
+    assert not list(kept.rglob("*.lock"))
+    in_the_way.unlink()
+    await project.repository.pin(project.base)
+
+
 async def test_tidying_keeps_what_is_kept(project: GitProject) -> None:
     applied = await project.repository.apply(
         CYCLE, project.base, [WriteFile(path="x", content=b"")]

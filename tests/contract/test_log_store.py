@@ -195,7 +195,7 @@ def made(kind: str, segment_bytes: int) -> Iterator[Filling]:
 
 
 @pytest.mark.parametrize("kind", ["memory", "segments"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     log=appends,
     max_bytes=st.sampled_from([1, 40, 300, 100_000]),

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from att_server.adapters import migrations, sqlite_store
+from att_server.adapters import migrations, sqlite_database
 from att_server.adapters.sqlite_store import SqliteStateStore
 from att_server.adapters.state_schema import META, METADATA, SCHEMA_VERSION, VERSION, make_schema
 from tests.contract.test_state_store import all_events, event
@@ -74,7 +74,7 @@ async def test_an_older_file_is_migrated_when_it_is_opened(
     def upgrade(connection: sa.Connection) -> None:
         connection.execute(sa.update(VERSION).values(version_num=f"{SCHEMA_VERSION + 1:04}"))
 
-    monkeypatch.setattr(sqlite_store, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr(sqlite_database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
     monkeypatch.setattr(migrations, "upgrade", upgrade)
     store = await SqliteStateStore.open(path)
     assert [kept.event_type for kept in await all_events(store)] == ["kept"]

@@ -74,9 +74,9 @@ async def test_a_wrong_table_is_refused_with_its_line_also_at_a_start(
     project: Project, table: str, line: str, key: str
 ) -> None:
     write(project, f"[notify]\n{table}\n")
-    for call in (READER.notify, READER.read):
+    for call in (READER.notify(project), READER.read(project, project.path)):
         with pytest.raises(AttError) as caught:
-            await call(project)
+            await call
         assert caught.value.reason == "SETTINGS_INVALID"
         assert (caught.value.metadata["line"], caught.value.metadata["key"]) == (line, key)
 

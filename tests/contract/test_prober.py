@@ -21,6 +21,7 @@ from att_server.testing.log_store import MemoryLogStore
 from att_server.testing.prober import FakeProber
 from tests.contract.probed_apps import LONG, SubprocessRunner, target
 from tests.contract.probed_apps import app as app_of
+from tests.server_process import PATIENCE
 
 
 def app(
@@ -195,7 +196,7 @@ async def test_a_port_that_changed_hands_is_noticed(prober: SystemProber) -> Non
         first = await prober.probe(probe(port), target(pid))
         (listening,) = psutil.Process(pid).children()
         listening.kill()
-        listening.wait(timeout=30)
+        listening.wait(PATIENCE)
         with app("200", port=port):
             second = await prober.probe(probe(port), target(pid))
     assert (first.reason, second.reason) == ("http_ok", "port_owned_by_other_process")

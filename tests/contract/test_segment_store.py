@@ -13,6 +13,7 @@ from att_server.core.model import GapReason, LogGap, LogStream
 from att_server.supervisor.log_writer import LogWriter
 from att_server.supervisor.segment import FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, encode_frame
 from tests.contract.log_fillings import LOG, PROJECT, SegmentFilling, lines_of, read_all
+from tests.server_process import PATIENCE
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ async def test_followers_beside_a_flood_get_every_line_once(tmp_path: Path) -> N
             await asyncio.sleep(0)
         return got
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         tasks.create_task(asyncio.to_thread(flood))
         followers = [tasks.create_task(follow(max_bytes)) for max_bytes in (700, 8000, 1 << 18)]
     expected = [b"line %d" % number for number in range(total)]
@@ -200,6 +201,22 @@ async def test_a_page_tells_of_segments_that_began_while_its_reader_was_at_the_e
     assert sorted(lines_of(pages)) == list(range(1, 39))
     segments.close()
     await segments.store.aclose()
+
+
+async def test_a_segment_that_its_writer_had_only_begun_is_read_when_another_made_it_anew(
+    segments: SegmentFilling,
+) -> None:
+    segments.lines(b"x" * 2000)
+    begun = segments.directory / f"{1:020d}.seg"
+    begun.touch()
+    assert (await segments.store.bounds(PROJECT, LOG)).end == 1
+    assert await read_all(segments.store, 1) == []
+    begun.unlink()
+    assert (await segments.store.bounds(PROJECT, LOG)).end == 1
+    segments.lines(b"next")
+    assert [line for line, _, _ in lines_of(await read_all(segments.store, 1)).values()] == [
+        b"next"
+    ]
 
 
 async def test_a_missing_segment_in_the_middle_is_a_gap(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from att_server.adapters.settings import MAX_FILE_BYTES, TomlSettingsReader
+from att_server.adapters.settings import TomlSettingsReader
+from att_server.adapters.toml_file import MAX_FILE_BYTES
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import Project
 from att_server.core.ports import SettingsReader
@@ -37,7 +38,7 @@ async def read(
 ) -> RuntimeSettings:
     content = text if isinstance(text, bytes) else text.encode()
     (directory / "att.toml").write_bytes(content)
-    return await TomlSettingsReader(allowed_hosts=allowed_hosts).read(project(directory))
+    return await TomlSettingsReader(allowed_hosts=allowed_hosts).read(project(directory), directory)
 
 
 async def failure(directory: Path, text: str | bytes) -> AttError:
@@ -76,17 +77,17 @@ def write(request: pytest.FixtureRequest, directory: Path) -> Write:
 async def test_a_project_that_nothing_is_written_about_has_empty_settings(
     write: Write, directory: Path
 ) -> None:
-    assert await write(RuntimeSettings()).read(project(directory)) == RuntimeSettings()
+    assert await write(RuntimeSettings()).read(project(directory), directory) == RuntimeSettings()
 
 
 async def test_what_is_written_is_read(write: Write, directory: Path) -> None:
     settings = RuntimeSettings(command=("python", "app.py"))
-    assert await write(settings).read(project(directory)) == settings
+    assert await write(settings).read(project(directory), directory) == settings
 
 
 async def test_settings_that_are_wrong_are_refused(write: Write, directory: Path) -> None:
     with pytest.raises(AttError) as caught:
-        await write(None).read(project(directory))
+        await write(None).read(project(directory), directory)
     assert caught.value.reason is Reason.SETTINGS_INVALID
     assert set(caught.value.metadata) == {"path", "line", "key"}
 
@@ -338,7 +339,7 @@ async def test_what_comes_later_is_refused_by_its_capability(
 async def test_a_path_that_is_no_directory_is_refused(directory: Path, path: str) -> None:
     (directory / "file").touch()
     with pytest.raises(AttError) as caught:
-        await TomlSettingsReader().read(project(directory / path))
+        await TomlSettingsReader().read(project(directory / path), directory / path)
     assert caught.value.reason is Reason.PROJECT_PATH_INVALID
     assert caught.value.metadata == {"path": str(directory / path)}
 
@@ -346,7 +347,7 @@ async def test_a_path_that_is_no_directory_is_refused(directory: Path, path: str
 async def test_what_is_no_file_is_refused_at_once(directory: Path) -> None:
     os.mkfifo(directory / "att.toml")
     with pytest.raises(AttError) as caught:
-        await TomlSettingsReader().read(project(directory))
+        await TomlSettingsReader().read(project(directory), directory)
     assert caught.value.reason is Reason.SETTINGS_INVALID
 
 
@@ -354,7 +355,7 @@ async def test_what_is_no_file_is_refused_at_once(directory: Path) -> None:
 async def test_a_link_to_what_is_no_file_is_refused(directory: Path, target: str) -> None:
     (directory / "att.toml").symlink_to(target)
     with pytest.raises(AttError) as caught:
-        await TomlSettingsReader().read(project(directory))
+        await TomlSettingsReader().read(project(directory), directory)
     assert caught.value.reason is Reason.SETTINGS_INVALID
 
 
@@ -363,7 +364,7 @@ async def test_what_is_refused_is_closed(directory: Path) -> None:
     before = set(os.listdir("/proc/self/fd"))
     for _ in range(20):
         with pytest.raises(AttError):
-            await TomlSettingsReader().read(project(directory))
+            await TomlSettingsReader().read(project(directory), directory)
     # The threads that read may have brought one of their own, not one for each call.
     assert len(set(os.listdir("/proc/self/fd")) - before) < 10
 
@@ -395,7 +396,7 @@ import att_server.app
 from att_server.adapters.settings import TomlSettingsReader
 from tests.contract.test_state_store import project
 project = replace(project(), path=Path({str(directory)!r}))
-asyncio.run(TomlSettingsReader().read(project))
+asyncio.run(TomlSettingsReader().read(project, project.path))
 print({{"pydantic", "re2", "dotenv"}} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,9 @@ from att_server.core.model import (
     EventFilter,
     Project,
     ProjectMode,
-    RequestClaim,
 )
 from att_server.core.ports import StateStore
+from att_server.core.request_claim import RequestClaim
 from att_server.core.settings import (
     CommandProbe,
     GrpcProbe,
@@ -88,6 +89,8 @@ def project(project_id: str = "web") -> Project:
         ),
         create_time=TIME,
         update_time=TIME + timedelta(microseconds=1),
+        mode_reason="rollback_failed",
+        release_id="c" * 40,
     )
 
 
@@ -370,3 +373,21 @@ async def test_events_of_some_runs_are_found(store: StateStore) -> None:
     )
     assert [kept.run_id for kept in found] == ["a", "c"]
     assert cursor == 3
+
+
+async def test_audit_records_and_events_are_listed_apart_and_by_projects(store: StateStore) -> None:
+    kinds = [("audit.intent", "web"), ("runtime.ready", "web"), ("audit.outcome", "api"), ("x", "")]
+    for event_type, project_id in kinds:
+        await store.append_events(
+            Event(event_type=event_type, time=datetime.now(UTC), project_id=project_id)
+        )
+
+    async def types(**selected: Any) -> list[str]:
+        found, _ = await store.list_events(EventFilter(**selected), cursor=0, limit=9)
+        return [event.event_type for event in found]
+
+    assert await types() == ["runtime.ready", "x"]
+    assert await types(audit=True) == ["audit.intent", "audit.outcome"]
+    assert await types(projects=frozenset({"web"})) == ["runtime.ready"]
+    assert await types(projects=frozenset({"web"}), audit=True) == ["audit.intent"]
+    assert await types(projects=frozenset()) == []

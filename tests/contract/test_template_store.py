@@ -184,7 +184,7 @@ async def test_a_template_of_this_release_is_a_project_that_can_be_started(
     name: str, tmp_path: Path
 ) -> None:
     await PackagedTemplates().fill(name, tmp_path / "app")
-    settings = await TomlSettingsReader().read(project(tmp_path / "app"))
+    settings = await TomlSettingsReader().read(project(tmp_path / "app"), tmp_path / "app")
     assert settings.command
     assert settings.readiness is not None
     assert (tmp_path / "app/README.md").is_file()

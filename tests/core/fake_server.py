@@ -10,18 +10,17 @@ from pathlib import Path
 
 from att_server.core.background import Background
 from att_server.core.bell import Bell
-from att_server.core.health import HealthMonitor
-from att_server.core.intents import Intents
-from att_server.core.launch import Launcher
+from att_server.core.deployment import ReleaseDeployments
 from att_server.core.model import Event, EventFilter, Runtime, RuntimeState
-from att_server.core.operations import Operations
+from att_server.core.project_roots import ANYWHERE
 from att_server.core.projects import ProjectManager
-from att_server.core.recovery import Recoverer
 from att_server.core.run_events import RunEvents
 from att_server.core.run_table import RunTable
 from att_server.core.runtimes import RuntimeManager
 from att_server.core.settings import HttpProbe, Probe, RuntimeSettings
 from att_server.core.templates import Templates
+from att_server.runtime_parts import RuntimePorts, runtime_parts
+from att_server.testing.artifacts import MemoryArtifacts
 from att_server.testing.clock import FakeClock
 from att_server.testing.commands import FakeCommandFinder
 from att_server.testing.driver import FakeRuntimeDriver
@@ -30,6 +29,7 @@ from att_server.testing.prober import FakeProber
 from att_server.testing.settings import FakeSettingsReader
 from att_server.testing.state_store import MemoryStateStore
 from att_server.testing.templates import FakeTemplateStore
+from tests.server_process import PATIENCE
 
 NONE = RuntimeSettings()
 RUN = RuntimeSettings(command=("serve",))
@@ -44,6 +44,7 @@ class Server:
     projects: ProjectManager
     runtimes: RuntimeManager
     runs: RunTable
+    deployments: ReleaseDeployments
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -51,6 +52,9 @@ class Server:
         self.driver = FakeRuntimeDriver(clock=self.clock)
         self.prober = FakeProber(self.clock)
         self.settings = FakeSettingsReader()
+        self.logs = MemoryLogStore()
+        self.artifacts = MemoryArtifacts()
+        self.held_at_start: tuple[str, ...] = ()
         self.grew: list[str] = []
 
     @asynccontextmanager
@@ -61,60 +65,42 @@ class Server:
                 events=RunEvents(store=self.store, clock=self.clock, stored=stored),
                 first_revision=0,
                 log_grew=self.grew.append,
-                lost=lambda project_id: recoverer.look_after(project_id),
+                lost=lambda project_id: parts.recoverer.look_after(project_id),
             )
             self.projects = ProjectManager(
                 store=self.store,
-                logs=MemoryLogStore(),
+                logs=self.logs,
                 settings=self.settings,
+                directories=self.artifacts,
                 templates=Templates(store=FakeTemplateStore(), events=self.store),
                 clock=self.clock,
                 stored=stored,
+                roots=ANYWHERE,
                 is_directory=lambda _: True,
                 released=lambda project_id: self.runtimes.released(project_id),
+                forget=self.artifacts.forget_project,
                 desired_changed=self.runs.project_changed,
             )
-            health = HealthMonitor(
-                runs=self.runs,
-                driver=self.driver,
-                prober=self.prober,
-                clock=self.clock,
-                background=background,
-            )
-            launcher = Launcher(
-                projects=self.projects,
-                commands=FakeCommandFinder(missing=frozenset({"gone"})),
-                inherited_env={"PATH": "/bin"},
-            )
-            operations = Operations(background)
-            recoverer = Recoverer(
-                projects=self.projects,
-                runs=self.runs,
-                store=self.store,
-                driver=self.driver,
-                health=health,
-                launcher=launcher,
-                operations=operations,
-                clock=self.clock,
-                background=background,
-            )
-            self.runtimes = RuntimeManager(
-                projects=self.projects,
-                runs=self.runs,
-                store=self.store,
-                driver=self.driver,
-                health=health,
-                launcher=launcher,
-                intents=Intents(
-                    projects=self.projects, runs=self.runs, store=self.store, clock=self.clock
+            parts = runtime_parts(
+                RuntimePorts(
+                    store=self.store,
+                    driver=self.driver,
+                    prober=self.prober,
+                    commands=FakeCommandFinder(missing=frozenset({"gone"})),
+                    artifacts=self.artifacts,
+                    logs=self.logs,
+                    clock=self.clock,
+                    inherited_env={"PATH": "/bin"},
                 ),
-                operations=operations,
-                recoverer=recoverer,
-                clock=self.clock,
+                projects=self.projects,
+                runs=self.runs,
                 background=background,
                 last_lines=self.last_lines,
             )
+            self.runtimes, self.deployments = parts.manager, parts.deployments
             await self.projects.open()
+            for project_id in self.held_at_start:
+                await self.deployments.hold(project_id)
             await self.runtimes.open()
             yield
         await self.runs.events.flush()
@@ -157,7 +143,7 @@ class Server:
         return await self.runtimes.stop("web", grace=None, principal="local:7")
 
     async def until(self, state: RuntimeState) -> Runtime:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 entry = self.runs.entry("web")
                 seen = entry.changed.count

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from att.severity import Severity
 from att_server.core.errors import AttError, Reason, project_not_found
+from att_server.core.log_selection import LogFilter, LogPosition
 from att_server.core.logs import Followed, LogManager, LogRead
 from att_server.core.model import (
     DesiredState,
     GapReason,
     LogChunk,
     LogGap,
-    LogPosition,
     LogRecord,
     Project,
     ProjectMode,
@@ -27,6 +28,7 @@ from att_server.core.model import (
 )
 from att_server.core.settings import RuntimeSettings
 from att_server.testing.log_store import MemoryLogStore
+from tests.server_process import PATIENCE
 
 AGO = datetime(2026, 1, 1, tzinfo=UTC)
 WEB = Project(
@@ -114,7 +116,7 @@ def texts(records: tuple[LogRecord, ...]) -> list[str]:
 
 
 async def soon(pages: AsyncIterator[Followed]) -> Followed:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         return await anext(pages)
 
 
@@ -284,7 +286,7 @@ async def test_the_stream_ends_when_the_end_of_the_run_is_known(stage: Stage) ->
     assert not ending.done()
     stage.run = ""
     stage.logs.grew("web")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert await ending is None
 
 
@@ -330,7 +332,7 @@ async def test_a_run_that_was_over_before_its_start_was_read_ends_the_stream(
     # Its end marker could not be written.
     stage.store.append_started("web", "life-1", "run-1")
     stage.logs.grew("web")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         rest = [followed async for followed in pages]
     assert [texts(followed.page.records) for followed in rest] == [["RunStarted"], []]
 
@@ -377,3 +379,134 @@ async def test_the_last_lines_are_text_and_of_that_run(stage: Stage) -> None:
     stage.store.append_lines("web", "life-1", b"fine", b"\xff\xfe", run_id="run-2")
     assert await stage.logs.last_lines("web", "run-2", 5) == ["fine", "\ufffd\ufffd"]
     assert await stage.logs.last_lines("web", "run-3", 5) == []
+
+
+# Filters --------------------------------------------------------------------
+
+ERRORS = LogFilter(min_severity=Severity.ERROR)
+
+
+async def read_selected(stage: Stage, selected: LogFilter, position: LogPosition) -> LogRead:
+    return await stage.logs.read("web", position, limit=1000, max_bytes=1 << 20, selected=selected)
+
+
+async def test_the_cursor_moves_past_what_is_not_selected(stage: Stage) -> None:
+    stage.say("one", "two", "three")
+    read = await read_selected(stage, LogFilter(pattern="w"), LogPosition())
+    assert texts(read.page.records) == ["two"]
+    assert (read.page.cursor, read.has_more) == (3, False)
+
+
+async def test_a_page_that_begins_in_a_traceback_has_all_of_it(stage: Stage) -> None:
+    stage.say("ERROR: no", "Traceback", "ValueError: x", "INFO: on", "on")
+    for cursor, found in ((0, 3), (1, 2), (2, 1), (3, 0)):
+        read = await read_selected(stage, ERRORS, LogPosition(cursor=cursor))
+        assert len(texts(read.page.records)) == found
+
+
+async def test_the_tail_counts_lines_that_are_selected(stage: Stage) -> None:
+    for number in range(1500):
+        stage.say(f"INFO: {number}", *(["ERROR: no", "more"] if number % 500 == 0 else []))
+
+    async def tail(lines: int, selected: LogFilter = ERRORS) -> list[str]:
+        read = await read_selected(stage, selected, LogPosition(tail=lines))
+        return texts(read.page.records)
+
+    assert await tail(0) == []
+    assert await tail(3) == ["more", "ERROR: no", "more"]
+    assert await tail(100) == ["ERROR: no", "more"] * 3
+    assert await tail(2, LogFilter(pattern=r"\b(7|8|1499)$")) == ["INFO: 8", "INFO: 1499"]
+
+
+async def test_a_range_of_times_is_read_without_what_lies_around_it(stage: Stage) -> None:
+    for number in range(10):
+        stage.store.append_lines(
+            "web", "life-1", b"%d" % number, time=AGO + timedelta(seconds=number)
+        )
+    between = LogFilter(start_time=AGO + timedelta(seconds=3), end_time=AGO + timedelta(seconds=6))
+    read = await read_selected(stage, between, LogPosition())
+    assert texts(read.page.records) == ["3", "4", "5"]
+    assert (read.page.cursor, read.has_more) == (10, False)
+
+
+async def test_a_filter_does_not_hide_what_was_removed(stage: Stage) -> None:
+    stage.say("a")
+    stage.say("b")
+    stage.store.trim("web", "life-1", 1)
+    read = await read_selected(stage, LogFilter(pattern="b"), LogPosition(cursor=0))
+    assert texts(read.page.records) == ["LogGap", "b"]
+    assert (read.truncated, read.skipped) == (True, 1)
+
+
+def follow_selected(
+    stage: Stage, selected: LogFilter, *, until_exit: bool = False, progress: timedelta = HOUR
+) -> AsyncIterator[Followed]:
+    return stage.logs.follow(
+        "web",
+        LogPosition(),
+        until_exit=until_exit,
+        progress_interval=progress,
+        selected=selected,
+    )
+
+
+async def test_a_follower_gets_what_is_selected_as_it_comes(stage: Stage) -> None:
+    pages = follow_selected(stage, ERRORS)
+    assert texts((await soon(pages)).page.records) == []
+    stage.say("ERROR: one")
+    assert texts((await soon(pages)).page.records) == ["ERROR: one"]
+    waiting = asyncio.ensure_future(soon(pages))
+    stage.say("more")
+    assert texts((await waiting).page.records) == ["more"]
+    waiting = asyncio.ensure_future(soon(pages))
+    for number in range(100):
+        stage.say(f"INFO: {number}")
+        await asyncio.sleep(0)
+    stage.say("ERROR: two")
+    page = (await waiting).page
+    assert texts(page.records) == ["ERROR: two"]
+    assert page.cursor == 103
+
+
+async def test_a_follower_of_what_never_comes_is_told_how_far_it_got(stage: Stage) -> None:
+    pages = follow_selected(stage, LogFilter(pattern="never"), progress=timedelta(seconds=0.05))
+    assert (await soon(pages)).page.cursor == 0
+    stage.say("one", "two")
+    while (page := (await soon(pages)).page).cursor < 2:
+        pass
+    assert page.records == ()
+
+
+async def test_a_follower_of_what_never_came_is_told_once_that_it_came_to_the_end(
+    stage: Stage,
+) -> None:
+    lines = 300
+    for _ in range(lines):
+        stage.say("x" * 60_000)
+    pages = follow_selected(stage, LogFilter(pattern="never"))
+    assert 0 < (await soon(pages)).page.cursor < lines
+    assert (await soon(pages)).page.cursor == lines
+    waiting = asyncio.ensure_future(soon(pages))
+    stage.say("also passed over")
+    await asyncio.sleep(0)
+    stage.say("never say never")
+    assert texts((await waiting).page.records) == ["never say never"]
+
+
+async def test_the_end_of_a_run_ends_a_stream_that_does_not_select_it(stage: Stage) -> None:
+    stage.start("one")
+    pages = follow_selected(stage, LogFilter(run_id="other"), until_exit=True)
+    assert (await soon(pages)).bound_run_id == "one"
+    stage.say("x")
+    stage.end("one")
+    assert [followed.page.cursor async for followed in pages] == [3]
+
+
+async def test_a_stream_ends_where_nothing_later_is_selected(stage: Stage) -> None:
+    stage.store.append_lines("web", "life-1", b"a", time=AGO)
+    pages = follow_selected(stage, LogFilter(end_time=AGO + timedelta(seconds=5)))
+    assert texts((await soon(pages)).page.records) == ["a"]
+    stage.store.append_lines("web", "life-1", b"b", time=AGO + timedelta(seconds=5))
+    stage.logs.grew("web")
+    async with asyncio.timeout(PATIENCE):
+        assert [texts(followed.page.records) async for followed in pages] == [[]]

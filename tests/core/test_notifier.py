@@ -31,6 +31,7 @@ from att_server.testing import (
     MemoryStateStore,
 )
 from att_server.testing.commands import RanCommand
+from tests.server_process import PATIENCE
 
 TELL = NotifySettings(command=("tell", "people"), timeout=timedelta(seconds=7))
 
@@ -92,7 +93,7 @@ class House:
         )
         running = asyncio.create_task(notifier.run())
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while await self.store.number(CURSOR) is None:
                     await asyncio.sleep(0)
                 yield
@@ -101,7 +102,7 @@ class House:
             await asyncio.gather(running, return_exceptions=True)
 
     async def cursor_reaches(self, cursor: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while (await self.store.number(CURSOR) or 0) < cursor:
                 await asyncio.sleep(0)
 

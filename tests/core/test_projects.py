@@ -11,9 +11,11 @@ import pytest
 from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import DesiredState, Event, EventFilter
+from att_server.core.project_roots import ANYWHERE
 from att_server.core.projects import ProjectManager
 from att_server.core.settings import RuntimeSettings
 from att_server.core.templates import Templates
+from att_server.testing.artifacts import MemoryArtifacts
 from att_server.testing.clock import FakeClock
 from att_server.testing.log_store import MemoryLogStore
 from att_server.testing.settings import FakeSettingsReader
@@ -32,6 +34,7 @@ class Stage:
         self.templates = FakeTemplateStore("nat", "other")
         self.clock = FakeClock()
         self.running: set[str] = set()
+        self.forgotten: list[str] = []
         self.projects = self.manager()
 
     def manager(self) -> ProjectManager:
@@ -39,13 +42,19 @@ class Stage:
             store=self.store,
             logs=MemoryLogStore(),
             settings=self.settings,
+            directories=MemoryArtifacts(),
             templates=Templates(store=self.templates, events=self.store),
             clock=self.clock,
             stored=Bell(),
+            roots=ANYWHERE,
             is_directory=lambda path: path.name == "there",
             released=self.released,
+            forget=self.forget,
             desired_changed=lambda _: None,
         )
+
+    async def forget(self, project_id: str) -> None:
+        self.forgotten.append(project_id)
 
     @asynccontextmanager
     async def released(self, project_id: str) -> AsyncIterator[None]:

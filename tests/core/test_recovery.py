@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import DesiredState, RuntimeState
+from att_server.core.recovery import astray
 from att_server.core.settings import RestartCondition, RestartPolicy, RuntimeSettings
 from tests.core.fake_server import NONE, RUN, Server, run_id
 
@@ -199,3 +201,23 @@ async def test_an_app_that_ends_while_it_is_stopped_is_not_started_again(server:
     assert runtime.desired is DesiredState.STOPPED
     assert not runtime.state.alive
     assert (await server.events()).count("started") == 1
+
+
+async def test_an_app_whose_restart_was_cut_short_by_a_kill_is_started(server: Server) -> None:
+    before = run_id(await server.start())
+    # What a server leaves that dies while the app ends: it is to run.
+    server.driver.hold_stops()
+    stopping = asyncio.create_task(server.driver.stop("web", None))
+    await server.until(RuntimeState.STOPPING)
+    async with server.serving():
+        server.driver.release_stops()
+        await stopping
+        assert run_id(await server.until(RuntimeState.READY)) != before
+
+
+async def test_an_app_that_its_probe_ends_is_left_to_its_supervisor(server: Server) -> None:
+    await server.start()
+    status = server.driver.status("web")
+    ending = replace(status, state=RuntimeState.STOPPING, reason="liveness_failed")
+    assert not astray(DesiredState.RUNNING, ending)
+    assert astray(DesiredState.RUNNING, replace(ending, reason=""))

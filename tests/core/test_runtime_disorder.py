@@ -16,11 +16,11 @@ from att_server.core.model import (
     Event,
     EventFilter,
     Project,
-    RequestClaim,
     RunSpec,
     RunStatus,
     RuntimeState,
 )
+from att_server.core.request_claim import RequestClaim
 from att_server.core.settings import RestartCondition, RestartPolicy, RuntimeSettings
 from att_server.testing.clock import FakeClock
 from att_server.testing.driver import FakeRuntimeDriver

@@ -13,6 +13,7 @@ from att_server.core import run_table
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import DesiredState, RuntimeChanges, RuntimeState
 from tests.core.fake_server import PROBED, RUN, Server, run_id
+from tests.server_process import PATIENCE
 
 LONG = timedelta(minutes=5)
 
@@ -24,7 +25,7 @@ class Watcher:
         self._changes = changes
 
     async def next(self) -> RuntimeChanges:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await anext(self._changes)
 
 

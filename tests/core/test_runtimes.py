@@ -8,7 +8,12 @@ from datetime import timedelta
 import pytest
 
 from att_server.core.errors import AttError, Reason
-from att_server.core.model import DesiredState, Event, RequestClaim, RuntimeState
+from att_server.core.model import (
+    DesiredState,
+    Event,
+    RuntimeState,
+)
+from att_server.core.request_claim import RequestClaim
 from att_server.core.settings import (
     HttpProbe,
     LogProbe,

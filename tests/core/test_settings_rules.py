@@ -25,15 +25,15 @@ from att_server.core.settings import (
     TcpProbe,
 )
 from att_server.core.settings_rules import (
-    SettingPath,
     environment_rule,
     host_rule,
     probe_violations,
-    span_text,
     split_target,
     variable_rule,
     violations,
 )
+from att_server.core.violations import SettingPath, span_text
+from att_server.testing.artifacts import MemoryArtifacts
 
 NOWHERE: frozenset[str] = frozenset()
 SECOND = timedelta(seconds=1)
@@ -288,9 +288,9 @@ def test_an_app_is_not_started_with_more_variables_than_it_can_be_given() -> Non
     )
     settings = RuntimeSettings(command=("app",), env={"A": "x" * 70_000})
     secrets = {"B": "hunter2" * 10_000}
-    assert run_spec(project, settings, {}, {"A": "y" * 70_000}).secrets == {}
+    assert run_spec(project, settings, {}, {"A": "y" * 70_000}, MemoryArtifacts()).secrets == {}
     with pytest.raises(AttError) as caught:
-        run_spec(project, settings, {}, secrets)
+        run_spec(project, settings, {}, secrets, MemoryArtifacts())
     assert caught.value.reason is Reason.SETTINGS_INVALID
     assert set(caught.value.metadata) == {"path", "line", "key"}
     assert "hunter2" not in caught.value.message

@@ -31,7 +31,7 @@ from att_client import (
     TcpProbe,
 )
 from tests.contract import http_app
-from tests.server_process import ServerProcess, alive, wait_until
+from tests.server_process import PATIENCE, ServerProcess, alive, wait_until
 
 LASTS = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(3600)"]
 MIB = 1 << 20
@@ -77,7 +77,7 @@ def processes_of(project_id: str) -> list[int]:
 
 
 async def until(att: Client, name: str, state: RuntimeState) -> att_client.Runtime:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         async for change in att.runtimes.watch(project_ids=[name]):
             for runtime in change.runtimes:
                 if runtime.state is state:
@@ -273,7 +273,7 @@ async def test_an_app_that_answers_a_probe_badly_gets_a_verdict_and_costs_nothin
     command = [sys.executable, http_app.__file__, way, "127.0.0.1", "0"]
     await att.projects.create(name, path=directory, command=command)
     await att.runtimes.start(name)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         async for line in att.logs.follow(name):
             port = int(str(line))
             break

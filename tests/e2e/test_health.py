@@ -25,7 +25,7 @@ from att_client import (
     RuntimeState,
     TcpProbe,
 )
-from tests.server_process import ServerProcess, alive, wait_until
+from tests.server_process import PATIENCE, ServerProcess, alive, wait_until
 
 # Answers with the status in the file `status`, or not at all while it says 0.
 APP = """
@@ -43,7 +43,6 @@ print("listening", flush=True)
 server.serve_forever()
 """
 WAITS = "import time; print('up', flush=True); time.sleep(3600)"
-PATIENCE = 30
 
 
 class Stage:

@@ -24,9 +24,8 @@ import pytest
 
 import att_client
 from att_client import LogLine, RunMarker, Runtime, RuntimeState
-from tests.server_process import ServerProcess, alive, wait_until
+from tests.server_process import PATIENCE, ServerProcess, alive, wait_until
 
-PATIENCE = 30
 ON_FAILURE = """
 [runtime.restart]
 condition = "on-failure"

@@ -16,7 +16,7 @@ import pytest
 
 import att_client
 from att_client import DesiredState, Runtime, RuntimeState
-from tests.server_process import ServerProcess, alive, wait_until
+from tests.server_process import PATIENCE, ServerProcess, alive, wait_until
 
 LASTS = "import time; print('up', flush=True); time.sleep(600)"
 FALLS = "import sys, time; print('up', flush=True); time.sleep(0.05); sys.exit(3)"
@@ -50,7 +50,7 @@ async def app(
 
 
 async def until(att: att_client.Client, condition: Callable[[Runtime], bool]) -> Runtime:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         async for change in att.runtimes.watch(project_ids=["web"]):
             for runtime in change.runtimes:
                 if condition(runtime):
@@ -78,7 +78,7 @@ async def told(att: att_client.Client) -> Counter[str]:
 
 async def events_stored(att: att_client.Client, event_type: str, count: int) -> None:
     """Waits for so many events of a type: they are stored soon after what they tell."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         async for event in att.events.watch(project_id="web", cursor=0):
             count -= event.event_type == event_type
             if count == 0:

@@ -22,7 +22,7 @@ from att_server.adapters.segments import SegmentLogStore
 from att_server.adapters.sqlite_store import SqliteStateStore
 from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.testing.server import fake_adapters, serve_in_process
-from tests.server_process import ServerProcess, alive, wait_until
+from tests.server_process import PATIENCE, ServerProcess, alive, wait_until
 
 TICKS = """
 import itertools, os, sys, time
@@ -50,7 +50,7 @@ async def app(server: ServerProcess, code: str) -> AsyncIterator[att_client.Clie
 
 
 async def next_lines(follow: AsyncIterator[object], count: int) -> list[str]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         return [str(await anext(follow)) for _ in range(count)]
 
 
@@ -212,7 +212,7 @@ async def test_desired_apps_come_back_after_a_restart_of_the_host(tmp_path: Path
     async with serve_in_process(adapters) as target, att_client.connect(target) as att:
         follow = aiter(att.logs.follow("web", markers=True))
         items: list[object] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             async for item in follow:
                 items.append(item)
                 if [str(item) for item in items].count("tick 0") == 2:

@@ -18,7 +18,7 @@ from att.v1 import (
     runtime_service_pb2,
     runtime_service_pb2_grpc,
 )
-from tests.server_process import ServerProcess
+from tests.server_process import PATIENCE, ServerProcess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KILLS = (400, 800, 1200)
@@ -55,9 +55,9 @@ def server(tmp_path: Path, enough: Path) -> Iterator[ServerProcess]:
                 path=str(tmp_path),
                 runtime=project_pb2.RuntimeSettings(command=app),
             )
-            projects.CreateProject(created, timeout=20)
+            projects.CreateProject(created, timeout=PATIENCE)
             started = runtime_service_pb2.StartRuntimeRequest(project_id="web")
-            runtimes.StartRuntime(started, timeout=20)
+            runtimes.StartRuntime(started, timeout=PATIENCE)
         yield server
 
 
@@ -101,7 +101,7 @@ def test_the_follower_gets_every_line_once_through_kills_of_the_server(
                 server.start()
             if len(received) == ENOUGH:
                 enough.touch()
-        assert follower.wait(20) == 0
+        assert follower.wait(PATIENCE) == 0
     finally:
         follower.kill()
         follower.stdout.close()

@@ -13,6 +13,7 @@ import pytest
 
 from att.v1 import log_pb2, log_service_pb2, runtime_pb2, runtime_service_pb2
 from examples.stock_python import att_logs
+from tests.server_process import PATIENCE
 
 LOG_SERVICE = log_service_pb2.DESCRIPTOR.services_by_name["LogService"]
 RUNTIME_SERVICE = runtime_service_pb2.DESCRIPTOR.services_by_name["RuntimeService"]
@@ -66,7 +67,7 @@ class Follower:
                 self._lines.put(line)
 
     def line(self) -> str:
-        return self._lines.get(timeout=10)
+        return self._lines.get(timeout=PATIENCE)
 
 
 def end(rpc: Any, code: grpc.StatusCode) -> None:

@@ -136,7 +136,7 @@ def test_a_signal_ends_a_backup_tidily(
 
 
 @pytest.mark.parametrize(
-    ("blocks", "reason"), [(1, "STORAGE_FAILED"), (100, "STORAGE_FULL"), (8_000, "STORAGE_FULL")]
+    ("blocks", "reason"), [(1, "STORAGE_FAILED"), (1_000, "STORAGE_FULL"), (8_000, "STORAGE_FULL")]
 )
 def test_a_backup_without_space_says_so_and_leaves_nothing(
     state_dir: Path, tmp_path: Path, blocks: int, reason: str

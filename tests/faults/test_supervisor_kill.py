@@ -17,7 +17,8 @@ from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.core.model import RunStatus, RuntimeState
 from att_server.supervisor import processes
 from att_server.supervisor.segment import FrameKind
-from tests.supervisor.host import WITHIN, Host, Listener, alive, new_host, until, wait_until
+from tests.server_process import PATIENCE
+from tests.supervisor.host import Host, Listener, alive, new_host, until, wait_until
 
 PRINTS = """
 import os, sys, time
@@ -225,7 +226,7 @@ async def test_a_pid_that_another_process_has_now_is_left_alone(host: Host, stra
     host.kill_supervisor()
     state = host.state()
     assert state.run is not None
-    processes.end_run(state.run.run_id, None, within=WITHIN)
+    processes.end_run(state.run.run_id, None, within=PATIENCE)
     # As if the pid of the app had come to a stranger.
     path = host.supervisor() / "state.json"
     form = json.loads(path.read_text())

@@ -13,8 +13,8 @@ import pytest
 
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import RuntimeState
-from att_server.supervisor.process import take_lock
 from att_server.supervisor.segment import FrameKind
+from att_server.supervisor.writer_lock import take_lock
 from tests.supervisor.host import Host, Listener, alive, new_host, until, wait_until
 
 SERVER = """
@@ -126,6 +126,14 @@ async def test_a_killed_zygote_is_replaced_and_takes_no_app_along(host: Host) ->
     await driver.aclose()
 
 
+async def test_a_stopped_zygote_goes_on_when_an_app_is_started(host: Host) -> None:
+    driver = await host.opened("app")
+    os.kill(driver.zygote_pid, signal.SIGSTOP)
+    started = await driver.start(host.spec("sleep", "60"))
+    assert started.state is RuntimeState.READY
+    await driver.aclose()
+
+
 async def test_a_second_supervisor_of_a_project_has_no_effect(host: Host) -> None:
     driver = await host.opened("app")
     first = await driver.start(host.spec("sleep", "60"))
@@ -191,3 +199,22 @@ async def test_a_supervisor_that_does_not_answer_is_unknown_until_it_does(host: 
     assert stopped is not None
     assert stopped.state is RuntimeState.STOPPED
     await again.aclose()
+
+
+async def test_a_supervisor_that_stops_is_unknown_though_nobody_asks_for_anything(
+    host: Host,
+) -> None:
+    often = timedelta(seconds=0.1)
+    listener = Listener()
+    driver = await host.opened(
+        "app", listener=listener, answers_within=timedelta(seconds=0.3), asks_again=often
+    )
+    await driver.start(host.spec("sleep", "60"))
+    pid = host.state().pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await listener.until("app", lambda status: status.state is RuntimeState.UNKNOWN)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await listener.until("app", lambda status: status.state is RuntimeState.READY)
+    await driver.aclose()

@@ -34,6 +34,7 @@ from att_client.cli.output import Output
 from att_client.cli.serve import server_command
 from att_client.cli.session import Json, reported, warnings_noted
 from att_client.cli.story import Story
+from tests.nat.agents import add_toolset, read_through_bridge, serve_workflow
 from tests.nat.project import (
     COMMAND_TIMEOUT,
     Commands,
@@ -97,13 +98,15 @@ async def _play(story: Story, server: ServerProcess, directory: Path, cache: Pat
     with story.step("Start a server on an empty state directory"):
         await server.start()
         story.detail(f"pid {server.pid}, listening on {target}", server_pid=server.pid)
-    async with att_client.connect(target) as att, no_app_left(target, server, PROJECT):
+    async with att_client.connect(target) as att, no_app_left(server, PROJECT):
         await _make(story, commands, app, cache)
         first = await _start(story, commands, app)
         await _show_log(story, commands, app)
+        await read_through_bridge(story, commands, app, PROJECT, directory / "state")
         second = await _restart(story, commands, first)
         await _stop_in_flight(story, commands, app, att, [first, second])
         await _start_beside_stranger(story, commands, app, att)
+        await serve_workflow(story, commands, server, app)
 
 
 async def _make(story: Story, commands: Commands, app: NatApp, cache: Path) -> None:
@@ -115,6 +118,7 @@ async def _make(story: Story, commands: Commands, app: NatApp, cache: Path) -> N
         again = await commands.runtime("project", "create", PROJECT, "--template", "nat")
         demand(again == project, "the same project when it is created again")
     with story.step("sh setup.sh: NAT, into an environment of its own (the first time: minutes)"):
+        add_toolset(app)
         version = await app.install(cache)
         app.use_port()
         story.detail(f"NAT {version}, to serve on port {app.port}", version=version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import grpc
 import pytest
 
 from att.v1 import project_pb2, project_service_pb2, project_service_pb2_grpc
-from tests.server_process import ServerProcess
+from tests.server_process import PATIENCE, ServerProcess
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -52,7 +53,7 @@ while not os.path.exists(sys.argv[1]):
 
 
 def test_the_code_blocks_of_the_readme_run(tmp_path: Path) -> None:
-    sdk, stock = blocks("python")
+    sdk, blocking, stock = blocks("python")
     enough = tmp_path / "enough"
     with ServerProcess(tmp_path / "s") as server:
         create_demo(server, tmp_path, enough)
@@ -60,18 +61,33 @@ def test_the_code_blocks_of_the_readme_run(tmp_path: Path) -> None:
             assert printing.stdout is not None
             assert [next(printing.stdout), next(printing.stdout)] == ["1 hello\n", "2 world\n"]
             enough.touch()
-            assert printing.wait(30) == 0
+            assert printing.wait(PATIENCE) == 0
+        with program(blocking, server) as printing:
+            assert printing.stdout is not None
+            assert printing.stdout.read() == "hello\nworld\n"
+            assert printing.wait(PATIENCE) == 0
         with program(stock, server) as printing:
             assert printing.stdout is not None
             assert re.search(r"hello.*world", printing.stdout.read(), re.DOTALL)
-            assert printing.wait(30) == 0
+            assert printing.wait(PATIENCE) == 0
 
 
 def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
-    _, commands = blocks("sh")
+    _, *commands = blocks("sh")
+    # Somebody may have an app on the port that the example names.
+    create = "att project create web --path web"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own_port = (
+        f'{create} --command "python app.py --port {port}" '
+        f"--ready-http http://127.0.0.1:{port}/health --ready-interval 100ms"
+    )
+    script = "\n".join(commands)
+    assert create in script
     with ServerProcess(tmp_path / "s") as server:
         done = subprocess.run(
-            ["bash", "-euc", commands],
+            ["bash", "-euc", script.replace(create, own_port)],
             cwd=tmp_path,
             env={
                 **os.environ,
@@ -80,7 +96,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=2 * PATIENCE,  # many commands, one after the other
         )
     assert done.returncode == 0, done.stderr
 
@@ -95,7 +111,7 @@ def create_demo(server: ServerProcess, path: Path, enough: Path) -> None:
                 path=str(path),
                 runtime=project_pb2.RuntimeSettings(command=command),
             ),
-            timeout=20,
+            timeout=PATIENCE,
         )
 
 

@@ -47,10 +47,24 @@ def test_the_example_app_needs_only_the_standard_library(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("path", files("att_client/cli"), ids=name_of)
-def test_the_commands_use_public_names_of_the_sdk_only(path: Path) -> None:
+USERS = {"cli": ("cli", "example", "mcp"), "mcp": ("mcp",)}
+"""What stands on the SDK, and which parts beside the SDK it may use."""
+
+
+@pytest.mark.parametrize(
+    "path", [path for user in USERS for path in files(f"att_client/{user}")], ids=name_of
+)
+def test_commands_and_bridge_use_public_names_of_the_sdk_only(path: Path) -> None:
+    parts = USERS[path.relative_to(ROOT / "att_client").parts[0]]
     for module, name in imported(path):
         if module == "att_client" and name:
-            assert name in att_client.__all__ or name == "example", name
+            assert name in att_client.__all__ or name in parts, name
         elif module.startswith("att_client."):
-            assert module.startswith(("att_client.cli", "att_client.example")), module
+            assert module.split(".")[1] in parts, module
+
+
+@pytest.mark.parametrize("path", files("att_client/mcp"), ids=name_of)
+def test_the_bridge_uses_public_names_of_the_mcp_sdk_only(path: Path) -> None:
+    for module, name in imported(path):
+        if module.split(".")[0] in ("mcp", "mcp_types"):
+            assert not any(part.startswith("_") for part in (*module.split("."), name)), module

@@ -22,7 +22,10 @@ REASONS = [
 ]
 
 # The name that follows from the reason is a class of Python.
-RENAMED = {"NOT_IMPLEMENTED": "CapabilityNotImplementedError"}
+RENAMED = {
+    "NOT_IMPLEMENTED": "CapabilityNotImplementedError",
+    "FILE_NOT_FOUND": "CodeFileNotFoundError",
+}
 
 Facts = tuple[str, tuple[str, ...]]
 

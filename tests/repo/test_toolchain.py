@@ -20,7 +20,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def declared() -> dict[str, Requirement]:
-    listed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["server"]]
+    extras = PROJECT["optional-dependencies"]
+    listed = [*PROJECT["dependencies"], *(line for extra in extras.values() for line in extra)]
     return {requirement.name: requirement for requirement in map(Requirement, listed)}
 
 

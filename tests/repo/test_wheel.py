@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"att": ROOT / "protos/att", "att_client": ROOT / "att_client"} | {
-    "att_server": ROOT / "att_server"
+PACKAGES = {"att": ROOT / "protos/att"} | {
+    name: ROOT / name for name in ("att_client", "att_server")
 }
 
 

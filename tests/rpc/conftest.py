@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,26 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
-from att_server.rpc.boundary import Boundary
+from att_server.core.audit import AuditLog
+from att_server.core.bell import Bell
+from att_server.core.identity import Caller, Role
+from att_server.core.tokens import TokenManager
+from att_server.rpc.access import Access
+from att_server.rpc.auth import Authentication, Tokens
+from att_server.rpc.boundary import ABORT_WITHIN, WRITE_WITHIN, Boundary
 from att_server.rpc.call import Service, Streaming, Unary
 from att_server.rpc.handlers import SERVICES, contract_handlers
+from att_server.rpc.limits import CallLimits, Limits
+from att_server.testing import FakeClock, MemoryStateStore
+from att_server.testing.tokens import MemoryTokens
 
 METHODS: Mapping[str, MethodDescriptor] = {
     method.name: method for service in SERVICES for method in service.methods
 }
 """All rpcs of the contract, by name: no name is used twice."""
+
+
+NO_TOKENS = TokenManager(tokens=MemoryTokens(), events=MemoryStateStore(), clock=FakeClock())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +62,14 @@ def given(**implementations: Unary | Streaming) -> list[Service]:
 class Wire:
     """Calls rpcs by name."""
 
-    def __init__(self, channel: grpc.aio.Channel, boundary: Boundary) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, boundary: Boundary, audit: AuditLog | None = None
+    ) -> None:
         self.channel = channel
         self.boundary = boundary
+        self.port = 0
+        """Where the same is served in clear text, by `serve`."""
+        self.audit = audit or AuditLog(store=MemoryStateStore(), clock=FakeClock(), stored=Bell())
 
     def unary(self, rpc: str, request: Any = None, **options: Any) -> Awaitable[Any]:
         """Calls an rpc that answers one message; `request` may be raw bytes."""
@@ -135,9 +153,11 @@ def read_refusal(error: grpc.aio.AioRpcError) -> Refusal:
 
 
 @asynccontextmanager
-async def connect(target: str, boundary: Boundary) -> AsyncIterator[Wire]:
+async def connect(
+    target: str, boundary: Boundary, audit: AuditLog | None = None
+) -> AsyncIterator[Wire]:
     async with grpc.aio.insecure_channel(target) as channel:
-        yield Wire(channel, boundary)
+        yield Wire(channel, boundary, audit)
 
 
 @pytest.fixture
@@ -147,25 +167,75 @@ def directory() -> Iterator[Path]:
         yield Path(path)
 
 
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call with this token."""
+    return (("authorization", f"Bearer {token}"),)
+
+
+def access(
+    local: Role = Role.OPERATOR,
+    tokens: Tokens = NO_TOKENS,
+    audit: AuditLog | None = None,
+    limits: Limits | None = None,
+    *,
+    anonymous: bool = False,
+) -> Access:
+    """Takes callers without a token for `local:7`."""
+    clock = FakeClock()
+    return Access(
+        authentication=Authentication(
+            local=Caller(principal="local:7", role=local),
+            tokens=tokens,
+            anonymous=Caller(principal="stranger", role=Role.VIEWER) if anonymous else None,
+        ),
+        limits=CallLimits(clock, limits or Limits()),
+        audit=audit or AuditLog(store=MemoryStateStore(), clock=clock, stored=Bell()),
+    )
+
+
 Serve = Callable[..., Awaitable[Wire]]
 
 
 @pytest.fixture
 async def serve(directory: Path) -> AsyncIterator[Serve]:
-    """Serves the implementations given by rpc name, all others missing."""
+    """Serves the implementations given by rpc name, all others missing.
+
+    local: the role of callers without a token. tokens: knows those with one. store:
+    where audit records go.
+    """
     async with AsyncExitStack() as stack:
 
-        async def start(**implementations: Unary | Streaming) -> Wire:
-            boundary = Boundary(new_error_id=lambda: "error-1")
+        async def start(
+            *,
+            local: Role = Role.OPERATOR,
+            tokens: Tokens = NO_TOKENS,
+            store: MemoryStateStore | None = None,
+            limits: Limits | None = None,
+            write_within: timedelta = WRITE_WITHIN,
+            abort_within: timedelta = ABORT_WITHIN,
+            anonymous: bool = False,
+            **implementations: Unary | Streaming,
+        ) -> Wire:
+            boundary = Boundary(
+                new_error_id=lambda: "error-1", write_within=write_within, abort_within=abort_within
+            )
+            audit = AuditLog(store=store or MemoryStateStore(), clock=FakeClock(), stored=Bell())
             server = grpc.aio.server()
             server.add_generic_rpc_handlers(
-                contract_handlers(given(**implementations), boundary=boundary, principal="local:7")
+                contract_handlers(
+                    given(**implementations),
+                    boundary=boundary,
+                    access=access(local, tokens, audit, limits, anonymous=anonymous),
+                )
             )
             target = f"unix:{directory}/wire.sock"
             server.add_insecure_port(target)
+            port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
             stack.push_async_callback(server.stop, 0)
-            return await stack.enter_async_context(connect(target, boundary))
+            wire = await stack.enter_async_context(connect(target, boundary, audit))
+            wire.port = port
+            return wire
 
         yield start
 

@@ -21,6 +21,7 @@ from att.v1 import (
     server_service_pb2,
 )
 from att_server.core.errors import AttError, FieldViolation, Reason, fields_invalid
+from att_server.core.identity import Caller, Role
 from att_server.rpc.call import Answer, Call
 from tests.rpc.conftest import Serve, refusal
 
@@ -231,7 +232,7 @@ def test_a_wait_ends_before_the_callers_deadline(
     remaining: float | None, wait: float, bound: float
 ) -> None:
     call = Call(
-        principal="local:7",
+        caller=Caller(principal="local:7", role=Role.OPERATOR),
         time_remaining=None if remaining is None else timedelta(seconds=remaining),
     )
     assert call.bound(timedelta(seconds=wait)) == timedelta(seconds=bound)
@@ -341,6 +342,38 @@ async def test_a_stream_that_nobody_reads_does_not_hold_up_a_drain(serve: Serve)
     await anext(stream)
     await stuck.wait()
     await asyncio.wait_for(wire.boundary.drain(timedelta(seconds=60)), BOUND)
+
+
+async def test_a_stream_that_nobody_reads_is_ended_and_says_so(serve: Serve) -> None:
+    closed = asyncio.Event()
+
+    async def watch(_request: Any, _call: Call) -> AsyncIterator[Answer]:
+        message = event_service_pb2.WatchEventsResponse(
+            events=[event_pb2.Event(message="x" * 256 * 1024)]
+        ).SerializeToString()
+        try:
+            while True:
+                yield message
+        finally:
+            closed.set()
+
+    async def quiet(_request: Any, _call: Call) -> AsyncIterator[Answer]:
+        yield runtime_service_pb2.WatchRuntimesResponse()
+        await closed.wait()
+        yield runtime_service_pb2.WatchRuntimesResponse()
+
+    wire = await serve(
+        WatchEvents=watch, WatchRuntimes=quiet, write_within=timedelta(milliseconds=300)
+    )
+    read = aiter(wire.stream("WatchRuntimes"))
+    await anext(read)
+    unread = aiter(wire.stream("WatchEvents"))
+    await anext(unread)
+    await asyncio.wait_for(closed.wait(), BOUND)
+    # Who had nothing to take meanwhile is not concerned.
+    await anext(read)
+    ended = await asyncio.wait_for(refusal(_last(unread)), BOUND)
+    assert (ended.code, ended.reason) == (grpc.StatusCode.UNAVAILABLE, Reason.STREAM_STALLED)
 
 
 async def _last(stream: Any) -> Any:

@@ -17,7 +17,10 @@ def resolve(
     log_level: str = "info",
     **environ: str,
 ) -> Config:
-    return Config.resolve(state_dir=state_dir, listen=listen, log_level=log_level, environ=environ)
+    listening = [] if listen is None else [listen]
+    return Config.resolve(
+        state_dir=state_dir, listen=listening, log_level=log_level, environ=environ
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,16 +52,21 @@ def test_a_listener_may_be_elsewhere() -> None:
 @pytest.mark.parametrize(
     "listen",
     [
-        "127.0.0.1:8080",
         "tcp:127.0.0.1:1",
-        "0.0.0.0:1",
+        "127.0.0.1",
+        ":7443",
+        "127.0.0.1:65536",
+        "[::1:7443",
+        "[zz]:1",
+        "a b:1",
+        "host/x:1",
         "unix:relative",
         "unix-abstract:x",
         "",
         "unix:",
     ],
 )
-def test_any_listener_but_a_unix_socket_is_refused(listen: str) -> None:
+def test_what_is_no_listener_is_refused(listen: str) -> None:
     with pytest.raises(StartRefused) as refused:
         resolve("/a", listen)
     assert refused.value.reason is RefusalReason.LISTENER_NOT_ALLOWED
@@ -95,7 +103,6 @@ def test_probe_hosts_come_from_arguments_and_environment() -> None:
     environ = {"HOME": "/d", "ATT_PROBE_HOSTS": "db.example, ::1,"}
     config = Config.resolve(
         state_dir=None,
-        listen=None,
         log_level="info",
         environ=environ,
         probe_hosts=["Web.Example", "10.0.0.7"],
@@ -109,9 +116,7 @@ def test_probe_hosts_come_from_arguments_and_environment() -> None:
 )
 def test_what_is_no_host_is_refused(host: str) -> None:
     with pytest.raises(StartRefused) as caught:
-        Config.resolve(
-            state_dir="/a", listen=None, log_level="info", environ={}, probe_hosts=[host]
-        )
+        Config.resolve(state_dir="/a", log_level="info", environ={}, probe_hosts=[host])
     assert caught.value.reason is RefusalReason.CONFIG_INVALID
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from att.v1 import event_service_pb2, log_pb2, project_pb2
+from att_server.core.log_selection import LogPosition
 from att_server.core.model import (
     DesiredState,
     Event,
@@ -21,7 +22,6 @@ from att_server.core.model import (
     GapReason,
     LogChunk,
     LogGap,
-    LogPosition,
     LogStream,
     ProbeResult,
     Project,

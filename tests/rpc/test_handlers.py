@@ -11,11 +11,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 
 from att_server.core.errors import Reason
+from att_server.rpc.auth import required_role
 from att_server.rpc.boundary import Boundary
 from att_server.rpc.call import Answer, Call
 from att_server.rpc.capabilities import capability
 from att_server.rpc.handlers import SERVICES, contract_handlers
-from tests.rpc.conftest import METHODS, Given, Serve, given, refusal
+from tests.rpc.conftest import METHODS, Given, Serve, access, given, refusal
 
 
 async def answer(_request: Any, _call: Call) -> Answer:
@@ -30,7 +31,7 @@ def make(services: Any, contract: Sequence[ServiceDescriptor] = SERVICES) -> Non
     contract_handlers(
         services,
         boundary=Boundary(new_error_id=lambda: "error-1"),
-        principal="local:7",
+        access=access(),
         contract=contract,
     )
 
@@ -39,7 +40,7 @@ def make(services: Any, contract: Sequence[ServiceDescriptor] = SERVICES) -> Non
 async def test_an_rpc_without_an_implementation_names_the_missing_capability(
     serve: Serve, rpc: str
 ) -> None:
-    wire = await serve()
+    wire = await serve(local=required_role(METHODS[rpc]))
     refused = await refusal(wire.call(rpc))
     assert refused.code is grpc.StatusCode.UNIMPLEMENTED
     assert refused.reason == Reason.NOT_IMPLEMENTED
@@ -48,7 +49,8 @@ async def test_an_rpc_without_an_implementation_names_the_missing_capability(
 
 @pytest.mark.parametrize("rpc", sorted(METHODS))
 async def test_an_rpc_with_an_implementation_answers(serve: Serve, rpc: str) -> None:
-    wire = await serve(**{rpc: stream if METHODS[rpc].server_streaming else answer})
+    implementation = stream if METHODS[rpc].server_streaming else answer
+    wire = await serve(local=required_role(METHODS[rpc]), **{rpc: implementation})
     assert await wire.call(rpc) is not None
 
 

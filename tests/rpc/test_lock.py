@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from att_server.core.errors import RefusalReason, StartRefused
-from att_server.lock import state_directory
+from att_server.lock import Hold, Tenure, is_held, state_directory
 
 NOBODY = 65534
 
 
-def hold(directory: Path, socket_path: Path | None = None) -> AbstractContextManager[None]:
+def hold(directory: Path, socket_path: Path | None = None) -> AbstractContextManager[Hold]:
     return state_directory(
         directory,
         socket_path=socket_path or directory / "att.sock",
@@ -29,7 +29,7 @@ def hold(directory: Path, socket_path: Path | None = None) -> AbstractContextMan
     )
 
 
-def refused(holding: AbstractContextManager[None]) -> StartRefused:
+def refused(holding: AbstractContextManager[Hold]) -> StartRefused:
     with pytest.raises(StartRefused) as caught, holding:
         pass
     return caught.value
@@ -43,12 +43,37 @@ def test_a_missing_directory_is_made_for_its_owner_alone(directory: Path) -> Non
 
 
 def test_the_lock_says_who_holds_it(directory: Path) -> None:
-    with hold(directory):
-        assert json.loads((directory / "att.lock").read_text()) == {
+    with hold(directory) as held:
+        said = {
             "pid": os.getpid(),
             "instance_id": "instance-1",
             "start_time": "2026-01-02T00:00:00+00:00",
+            "launch": 0,
         }
+        for tenure in (Tenure.BEGINS, Tenure.SERVES, Tenure.ENDED):
+            if tenure is not Tenure.BEGINS:
+                held.tell(tenure)
+            found = json.loads((directory / "att.lock").read_text())
+            assert found == {**said, "tenure": tenure}
+        assert is_held(directory)
+    assert not is_held(directory)
+
+
+def test_a_lock_that_was_handed_on_is_held_until_the_last_one_lets_go(directory: Path) -> None:
+    with hold(directory) as before:
+        handed = os.dup(before.descriptor)
+        after = state_directory(
+            directory,
+            socket_path=directory / "att.sock",
+            instance_id="instance-2",
+            start_time=datetime(2026, 1, 3, tzinfo=UTC),
+            launch=2,
+            lock=handed,
+        )
+        with after:
+            assert json.loads((directory / "att.lock").read_text())["launch"] == 2
+        assert refused(hold(directory)).reason is RefusalReason.ALREADY_RUNNING
+    assert not is_held(directory)
 
 
 def test_a_second_server_is_refused_and_told_the_first_one(directory: Path) -> None:
@@ -69,7 +94,7 @@ def test_a_lock_that_says_nothing_yet_is_still_a_lock(directory: Path) -> None:
 def test_a_killed_holder_leaves_no_lock(directory: Path) -> None:
     program = (
         "import sys; from datetime import datetime, UTC; from pathlib import Path;"
-        "from att_server.lock import state_directory;"
+        "from att_server.lock import Hold, Tenure, is_held, state_directory;"
         "p = Path(sys.argv[1]);"
         "c = state_directory(p, socket_path=p / 's', instance_id='', start_time=datetime.now(UTC));"
         "c.__enter__(); print('held', flush=True); sys.stdin.read()"

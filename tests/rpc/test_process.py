@@ -99,7 +99,7 @@ def test_a_second_server_is_refused_and_told_the_first_one(directory: Path) -> N
         (["--state-dir", "/proc/att"], "STATE_DIR_NOT_WRITABLE"),
         (["--state-dir", "/tmp/" + "x" * 108], "SOCKET_PATH_TOO_LONG"),
         (["--state-dir", "/tmp"], "INSECURE_STATE_DIR"),
-        (["--listen", "127.0.0.1:8080"], "LISTENER_NOT_ALLOWED"),
+        (["--listen", "127.0.0.1"], "LISTENER_NOT_ALLOWED"),
         (["--state-dir", ""], "CONFIG_INVALID"),
         (["--probe-host", "http://web"], "CONFIG_INVALID"),
     ],
@@ -118,7 +118,7 @@ def test_a_wrong_argument_is_refused_before_anything_is_made(directory: Path) ->
 
 
 def test_with_json_the_ready_line_and_a_refusal_are_objects(directory: Path) -> None:
-    refused = run("--json", "--listen", "127.0.0.1:7070")
+    refused = run("--json", "--listen", "127.0.0.1")
     error = json.loads(refused.stderr)["error"]
     assert error["reason"] == "LISTENER_NOT_ALLOWED"
     with subprocess.Popen(
@@ -132,6 +132,7 @@ def test_with_json_the_ready_line_and_a_refusal_are_objects(directory: Path) -> 
         assert ready == {
             "ready": {
                 "target": f"unix:{directory}/state/att.sock",
+                "targets": [f"unix:{directory}/state/att.sock"],
                 "log": f"{directory}/state/log/server.log",
             }
         }

@@ -30,14 +30,17 @@ from att.v1 import (
 )
 from att_server.app import serving
 from att_server.core.errors import Reason, RefusalReason, StartRefused
-from att_server.core.model import Event
+from att_server.core.identity import Role
+from att_server.core.model import Event, EventFilter, LogStream
+from att_server.core.tokens import TokenManager
+from att_server.rpc.auth import required_role
 from att_server.rpc.boundary import Boundary
 from att_server.rpc.capabilities import capability
 from att_server.testing.driver import FakeRuntimeDriver
 from att_server.testing.log_store import MemoryLogStore
 from att_server.testing.server import fake_adapters, serve_in_process
 from att_server.testing.state_store import MemoryStateStore
-from tests.rpc.conftest import METHODS, Wire, connect, refusal
+from tests.rpc.conftest import METHODS, Wire, bearer, connect, refusal
 
 BOUND = 10.0
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -51,8 +54,14 @@ class Served:
     logs: MemoryLogStore
     driver: FakeRuntimeDriver
     store: MemoryStateStore
+    tokens: TokenManager
     directory: Path
     server: AsyncExitStack
+
+    async def token(self, role: Role) -> str:
+        """The text of a new token, which is named after its role."""
+        _, secret = await self.tokens.create(role, role, principal="")
+        return secret.reveal()
 
     async def create(self, project_id: str = "web", **fields: Any) -> project_pb2.Project:
         request = project_service_pb2.CreateProjectRequest(
@@ -66,10 +75,11 @@ class Served:
 @pytest.fixture
 async def served(directory: Path) -> AsyncIterator[Served]:
     logs, driver, store = MemoryLogStore(), FakeRuntimeDriver(), MemoryStateStore()
+    adapters = fake_adapters(logs=logs, driver=driver, store=store)
     async with AsyncExitStack() as server:
         await server.enter_async_context(
             serving(
-                fake_adapters(logs=logs, driver=driver, store=store),
+                adapters,
                 socket_path=directory / "att.sock",
                 state_dir=directory,
                 epoch=3,
@@ -80,7 +90,13 @@ async def served(directory: Path) -> AsyncIterator[Served]:
         boundary = Boundary(new_error_id=str)  # only to fill the place
         async with connect(f"unix:{directory}/att.sock", boundary) as wire:
             yield Served(
-                wire=wire, logs=logs, driver=driver, store=store, directory=directory, server=server
+                wire=wire,
+                logs=logs,
+                driver=driver,
+                store=store,
+                tokens=TokenManager(tokens=adapters.tokens, events=store, clock=adapters.clock),
+                directory=directory,
+                server=server,
             )
 
 
@@ -113,10 +129,13 @@ async def test_the_server_says_who_it_is_and_who_calls(served: Served) -> None:
 
 
 async def test_the_server_lists_exactly_what_it_can_do(served: Served) -> None:
+    tokens = {role: await served.token(role) for role in Role}
     listed = set((await served.wire.unary("GetServerInfo")).capabilities)
     for rpc, method in METHODS.items():
         try:
-            await served.wire.call(rpc, timeout=BOUND)
+            await served.wire.call(
+                rpc, timeout=BOUND, metadata=bearer(tokens[required_role(method)])
+            )
             reason = ""
         except grpc.aio.AioRpcError as error:
             reason = dict(error.trailing_metadata())["att-reason"]
@@ -495,7 +514,9 @@ async def test_large_events_come_in_several_messages(served: Served) -> None:
 class FailingStore(MemoryStateStore):
     """A store whose disk says more than a client may know."""
 
-    async def list_events(self, *_: Any, **__: Any) -> Any:
+    async def list_events(self, selected: EventFilter, **asked: Any) -> Any:
+        if selected.audit:
+            return await super().list_events(selected, **asked)
         raise OSError("/secret/path is on fire")
 
 
@@ -509,3 +530,49 @@ async def test_a_defect_below_the_wire_is_told_by_its_id_alone() -> None:
         assert set(refused.metadata) == {"error_id"}
         assert "secret" not in json.dumps([refused.message, dict(refused.metadata)])
         await wire.unary("GetServerInfo", timeout=timedelta(seconds=10).total_seconds())
+
+
+async def test_a_filter_selects_over_the_wire(served: Served) -> None:
+    log_id = (await served.create()).log_id
+    served.logs.append_lines("web", log_id, b"INFO: a", b"ERROR: b", b"more", b"INFO: c")
+    served.logs.append_lines("web", log_id, b"ERROR: on stderr", stream=LogStream.STDERR)
+    errors = log_pb2.LogFilter(
+        streams=[log_pb2.LOG_STREAM_STDOUT], min_severity=log_pb2.LOG_SEVERITY_ERROR
+    )
+    request = log_service_pb2.ReadLogsRequest(project_id="web", filter=errors)
+    page = await served.wire.unary("ReadLogs", request)
+    assert [record.chunk.lines for record in page.records] == [b"ERROR: b\nmore\n"]
+    assert (page.records[0].chunk.first_sequence, page.cursor) == (1, 5)
+    request.filter.pattern = r"[ac]$"
+    request.filter.ClearField("min_severity")
+    page = await served.wire.unary("ReadLogs", request)
+    (record,) = page.records
+    assert (record.chunk.first_sequence, list(record.chunk.sequence_offsets)) == (0, [0, 3])
+    messages = aiter(served.wire.stream("FollowLogs", follow(filter=errors)))
+    assert (await anext(messages)).records[0].chunk.lines == b"ERROR: b\nmore\n"
+
+
+async def test_a_log_is_described_and_trimmed(served: Served) -> None:
+    log_id = (await served.create()).log_id
+    info = log_service_pb2.GetLogInfoRequest(project_id="web")
+    empty = await served.wire.unary("GetLogInfo", info)
+    assert (empty.log_id, empty.end_cursor, empty.HasField("first_time")) == (log_id, 0, False)
+    for _ in range(3):
+        served.logs.append_lines("web", log_id, b"one", b"two")
+    trim = log_service_pb2.TrimLogsRequest(project_id="web", before_cursor=5)
+    assert (await served.wire.unary("TrimLogs", trim)).start_cursor == 4
+    said = await served.wire.unary("GetLogInfo", info)
+    assert (said.start_cursor, said.end_cursor, said.segment_count) == (4, 6, 1)
+    assert said.size_bytes == 8
+    assert said.last_time.seconds > 0
+    page = await served.wire.unary(
+        "ReadLogs",
+        log_service_pb2.ReadLogsRequest(project_id="web", start=log_pb2.LogPosition(cursor=1)),
+    )
+    assert page.records[0].gap == log_pb2.LogGap(
+        first_sequence=1, count=3, reason=log_pb2.LOG_GAP_REASON_TRIMMED
+    )
+    trim.before_cursor = 7
+    assert (await refusal(served.wire.unary("TrimLogs", trim))).reason == Reason.LOG_CURSOR_AHEAD
+    trim.before_cursor = -1
+    assert (await refusal(served.wire.unary("TrimLogs", trim))).reason == Reason.FIELD_INVALID

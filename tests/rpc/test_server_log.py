@@ -103,3 +103,12 @@ def test_a_full_disk_costs_the_lines_and_nothing_else(
         log.info("one")
         log.info("two")
     assert capsys.readouterr().err == ""
+
+
+def test_a_token_that_is_logged_is_masked(tmp_path: Path) -> None:
+    token = "att_" + "0" * 26 + "_" + "ab" * 32
+    with server_log(tmp_path / "log" / "server.log"):
+        logging.getLogger("x").error("got %s", f"{token}_01234567, and {token}")
+    written = (tmp_path / "log" / "server.log").read_text()
+    assert "got att_***, and att_***" in written
+    assert "abab" not in written

@@ -35,7 +35,7 @@ def test_the_unit_lets_apps_outlive_the_server() -> None:
     assert service["Restart"] == "on-failure"
     assert service["StateDirectoryMode"] == "0700"
     assert service["Environment"] == f"ATT_STATE_DIR=%S/{service['StateDirectory']}"
-    assert service["ExecStart"].endswith("/att serve")
+    assert service["ExecStart"].endswith("/att launch")
     assert unit()["Unit"]["StartLimitIntervalSec"] == "0"
 
 

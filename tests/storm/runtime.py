@@ -30,7 +30,7 @@ import psutil
 
 import att_client
 from att_client import RuntimeState
-from tests.server_process import ServerProcess
+from tests.server_process import PATIENCE, ServerProcess
 
 APP = Path(__file__).with_name("app.py")
 ACTORS = 6
@@ -92,10 +92,14 @@ class Report:
 class Storm:
     """One storm over one state directory."""
 
-    def __init__(self, directory: Path, *, projects: int, seconds: float, seed: int) -> None:
+    def __init__(
+        self, directory: Path, *, projects: int, seconds: float, seed: int, starts: int = 0
+    ) -> None:
+        """seconds: how long it blows; longer if fewer apps than `starts` were started by then."""
         self.directory = directory
         self.names = [f"storm-{number:02}" for number in range(projects)]
         self.seconds = seconds
+        self.starts = starts
         self.chance = random.Random(seed)
         self.server = ServerProcess(directory / "s")
         self.changing_server = asyncio.Lock()
@@ -155,7 +159,7 @@ class Storm:
         }
 
         async def act(chance: random.Random) -> None:
-            while loop.time() < until:
+            while loop.time() < until or self.report.done["start"] < self.starts:
                 [action] = chance.choices(list(actions), weights=list(actions.values()))
                 try:
                     await action(att, chance)
@@ -315,7 +319,7 @@ class Storm:
 
     async def _until(self, condition: object) -> None:
         assert callable(condition)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not condition():
                 await asyncio.sleep(0.02)
 

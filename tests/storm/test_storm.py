@@ -9,7 +9,8 @@ from tests.storm.runtime import Storm
 
 
 def test_a_short_storm_leaves_nothing_lost_doubled_or_wrong(tmp_path: Path) -> None:
-    report = asyncio.run(Storm(tmp_path, projects=8, seconds=8, seed=20261123).run())
+    storm = Storm(tmp_path, projects=8, seconds=8, seed=20261123, starts=12)
+    report = asyncio.run(storm.run())
     assert not report.wrong, report.text()
-    assert report.found["runs"] > 8
+    assert report.found["runs"] > 8, report.text()
     assert report.found["orphans"] == 0

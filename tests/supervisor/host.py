@@ -33,26 +33,24 @@ from att_server.supervisor.segment import (
     segment_sequences,
 )
 from att_server.supervisor.state import State, supervisor_directories
-
-WITHIN = 20.0
-"""Seconds in which anything a test waits for happens."""
+from tests.server_process import PATIENCE
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
     """Returns once the condition holds; for what no event tells."""
-    deadline = time.monotonic() + WITHIN
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {WITHIN} s: {what}")
+            raise AssertionError(f"not within {PATIENCE} s: {what}")
         time.sleep(0.005)
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
     """As `wait_until`, while the event loop goes on."""
-    deadline = time.monotonic() + WITHIN
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {WITHIN} s: {what}")
+            raise AssertionError(f"not within {PATIENCE} s: {what}")
         await asyncio.sleep(0.005)
 
 
@@ -82,7 +80,7 @@ class Listener:
 
     async def until(self, project_id: str, holds: Callable[[RunStatus], bool]) -> RunStatus:
         """The newest status, once it holds."""
-        async with asyncio.timeout(WITHIN):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 count = self.changed.count
                 known = self.statuses.get(project_id)
@@ -169,7 +167,7 @@ class Host:
 
     def connect(self, project: str = "app") -> socket.socket:
         connection = connect(self.supervisor(project))
-        connection.settimeout(WITHIN)
+        connection.settimeout(PATIENCE)
         return connection
 
     def pipe(self, project: str = "app") -> FileIO:
@@ -240,7 +238,7 @@ class Host:
                 if process is not None and process.ticks == state.start_ticks:
                     processes.send(process, signal.SIGKILL)
                 if state.run is not None:
-                    processes.end_run(state.run.run_id, None, within=WITHIN)
+                    processes.end_run(state.run.run_id, None, within=PATIENCE)
 
 
 def policy(

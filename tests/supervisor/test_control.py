@@ -18,7 +18,8 @@ import pytest
 from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.core.model import RuntimeState
 from att_server.supervisor.control import MAX_LINE, MAX_PEERS, Command, ControlServer, Peer
-from tests.supervisor.host import WITHIN, Host, until
+from tests.server_process import PATIENCE
+from tests.supervisor.host import Host, until
 
 
 class Wire:
@@ -326,7 +327,7 @@ def test_what_a_slow_peer_has_not_taken_is_merged(tmp_path: Path, epoll: select.
     server.add(theirs, told=True)
     for revision in range(5000):
         server.push_state({"revision": revision, "padding": "x" * 500})
-    ours.settimeout(WITHIN)
+    ours.settimeout(PATIENCE)
     file = ours.makefile("rb")
     received: list[dict[str, Any]] = []
     while not received or received[-1]["state"]["revision"] < 4999:

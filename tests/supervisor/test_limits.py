@@ -17,11 +17,8 @@ from pathlib import Path
 import pytest
 
 from att_server.supervisor.app_process import AppProcess, StartFailed
-from att_server.supervisor.limits import (
-    Limits,
-    kernel_messages,
-    killed_for_memory,
-)
+from att_server.supervisor.kill_reason import kernel_messages, killed_for_memory
+from att_server.supervisor.limits import Limits
 
 MIB = 1024 * 1024
 
@@ -29,7 +26,8 @@ _KEEPER = """
 import json, os, sys, time
 sys.path.append(sys.argv[1])
 from att_server.supervisor.app_process import AppProcess, become_subreaper
-from att_server.supervisor.limits import Limits, LimitWatch
+from att_server.supervisor.limit_watch import LimitWatch
+from att_server.supervisor.limits import Limits
 limits = Limits.from_form(json.loads(sys.argv[2]))
 become_subreaper()
 app = AppProcess(sys.argv[3:], "/", {"PATH": os.environ["PATH"]}, limits=limits)

@@ -21,6 +21,7 @@ from att_server.supervisor.segment import (
     segment_name,
     segment_sequences,
 )
+from tests.server_process import PATIENCE
 
 RUN = bytes(range(16))
 OTHER_RUN = bytes(range(1, 17))
@@ -176,6 +177,26 @@ def test_markers_are_found_over_segments(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_markers_are_looked_for_while_the_server_removes_segments(tmp_path: Path) -> None:
+    writer = opened(tmp_path, segment_bytes=200)
+    started = writer.append_started(RUN, {"command": ["app"], "pid": 5})
+    for _ in range(5):
+        writer.append_lines(1, RUN, [(b"x" * 100 + b"\n", 0)])
+        writer.flush()
+    # Its name is listed, and when it is opened it is gone.
+    first = tmp_path / segment_name(0)
+    first.unlink()
+    first.symlink_to("gone")
+    assert writer.find_marker(RUN, FrameKind.RUN_STARTED, from_sequence=started) is None
+    assert writer.find_marker(OTHER_RUN, FrameKind.RUN_ENDED) is None
+    ended = writer.append_ended(RUN, {"exit_code": 4, "duration": 1.0})
+    writer.flush()
+    found = writer.find_marker(RUN, FrameKind.RUN_ENDED)
+    assert found is not None
+    assert found.sequence == ended
+    writer.close()
+
+
 def test_time_never_goes_back_even_over_lives(tmp_path: Path) -> None:
     for now in (50, 40, 60, 10):
         writer = opened(tmp_path, clock_ns=lambda now=now: now)
@@ -206,7 +227,7 @@ class SlowFiles(Files):
         self.free.set()
 
     def sync(self, fd: int) -> None:
-        assert self.free.wait(30)
+        assert self.free.wait(PATIENCE)
 
 
 def test_numbers_are_reserved_ahead_so_that_a_slow_disk_does_not_stop_a_flush(

@@ -24,9 +24,9 @@ from att_server.supervisor.segment import (
     frames_in,
     segment_sequences,
 )
+from tests.server_process import PATIENCE
 
 RUN = b"r" * 16
-WITHIN = 10.0
 
 # Few different bytes, so that beginnings, repetitions and overlaps abound.
 PIECES = st.binary(min_size=1, max_size=10).map(
@@ -61,7 +61,7 @@ def expected(mask: Mask, text: bytes) -> bytes:
 
 
 @given(CASES)
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_every_byte_of_a_secret_is_masked_and_nothing_else(
     case: tuple[list[bytes], list[bytes]],
 ) -> None:
@@ -75,7 +75,7 @@ def test_every_byte_of_a_secret_is_masked_and_nothing_else(
 
 
 @given(CASES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_held_back_is_less_than_a_secret(case: tuple[list[bytes], list[bytes]]) -> None:
     secrets, reads = case
     mask = Mask(secrets)
@@ -124,7 +124,7 @@ class Log:
 
     def ends(self) -> None:
         os.close(self.write)
-        deadline = time.monotonic() + WITHIN
+        deadline = time.monotonic() + PATIENCE
         while not self.capture.ended:
             assert time.monotonic() < deadline
             self._poll(0.1)

@@ -14,7 +14,8 @@ import pytest
 from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.core.model import RunStatus, RuntimeState
 from att_server.supervisor import processes
-from tests.supervisor.host import WITHIN, Host, Listener, alive, policy, until
+from tests.server_process import PATIENCE
+from tests.supervisor.host import Host, Listener, alive, policy, until
 
 HOUR = 3600.0
 DEAF = "trap '' TERM; echo up; while :; do sleep 1; done"
@@ -191,7 +192,7 @@ async def test_nothing_survives_a_stop(
         host.python(PRELUDE + STUBBORN[kind], restart=policy("always", wait=HOUR), grace=60)
     )
     await until(lambda: b"up\n" in host.output(), "the tree is up")
-    async with asyncio.timeout(WITHIN):
+    async with asyncio.timeout(PATIENCE):
         status = await driver.stop("app", timedelta(seconds=0.2))
     assert status is not None
     assert status.state is RuntimeState.STOPPED

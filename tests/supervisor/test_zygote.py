@@ -16,9 +16,9 @@ import pytest
 from att_server.adapters.zygote_client import ZygoteClient
 from att_server.supervisor import processes
 from att_server.supervisor.own_log import OWN_LOG
-from att_server.supervisor.process import take_lock
 from att_server.supervisor.spec import Spec
 from att_server.supervisor.state import SUPERVISORS, State
+from att_server.supervisor.writer_lock import take_lock
 from tests.server_process import PATIENCE
 from tests.supervisor.host import Host, alive, until
 

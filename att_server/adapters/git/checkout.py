@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from att_server.adapters.git.command import Git
 from att_server.adapters.git.failures import redacted
 from att_server.core.errors import AttError, Reason
+from att_server.core.project_roots import ANYWHERE, ProjectRoots
 from att_server.core.repository import Checkout, RepositoryError, RepositoryFailure
 
 _DEFAULT_REMOTE = "origin"
@@ -17,16 +18,25 @@ _SCP_LIKE = re.compile(r"(?P<host>[^/:]+|[^/]*\[[^\]]+\]):(?P<path>.*)", re.DOTA
 
 
 async def inspect_checkout(
-    git: Git, directory: Path, *, project_id: str, remote: str | None = None
+    git: Git,
+    directory: Path,
+    *,
+    project_id: str,
+    remote: str | None = None,
+    roots: ProjectRoots = ANYWHERE,
 ) -> Checkout:
     """What a cycle has to know of the checkout in `directory`.
 
-    remote: the one to use; None for `origin`, or the only one. No filter, hook
+    remote: the one to use; None for `origin`, or the only one. roots: where the checkout
+    may lie, and the repository that it may be a worktree of. No filter, hook
     or monitor that the repository's settings name is run. Raises AttError
     PROJECT_NOT_REPOSITORY_ROOT, PROJECT_HAS_NO_REMOTE (also where its address
     cannot be used), RepositoryError.
     """
+    await roots.check(directory)
     await _check_top(git, directory, project_id)
+    place = await _lines(git, directory, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    await roots.check(Path(place[0]))
     name, url = await _remote(git, directory, project_id, remote)
     lines = await _lines(git, directory, "rev-parse", "--is-shallow-repository")
     formats = await _lines(git, directory, "rev-parse", "--show-object-format")

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import Enum, auto
 from pathlib import Path
 from typing import Self
 
@@ -71,6 +72,8 @@ _SSH = (
     "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 "
     "-o ServerAliveCountMax=4 -o ControlMaster=no -o ControlPath=none"
 )
+# By SIGTERM or SIGKILL; of a shell or `timeout` around it, as they tell it.
+_KILLED = (-15, -9, 128 + 15, 128 + 9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,7 @@ class Git:
         memory: int | None = None,
         holding: int | None = None,
         accept: Sequence[int] = (0,),
+        take: Callable[[bytes], bool] | None = None,
     ) -> GitResult:
         """Runs `git *arguments` in `directory`; returns when its whole group is gone.
 
@@ -131,7 +135,9 @@ class Git:
         is a checked id or name. config: told through the environment. memory: the
         most bytes of addresses it may use. holding: a file descriptor that it
         keeps open, and the lock with it, should this process be killed. accept:
-        exit codes that are answers.
+        exit codes that are answers. take: gets the output as it comes, which then is
+        neither kept nor bounded; it returns False to have enough, which ends git, and
+        never raises.
 
         Raises RepositoryError for any other code, at the deadline
         (REMOTE_TIMED_OUT with `network`, else TIMED_OUT), for more output than
@@ -155,11 +161,14 @@ class Git:
             late=late,
             max_output=max_output,
             holding=holding,
+            take=take,
         )
         text = redacted(error.decode(errors="replace"))
         if code not in accept:
             raise RepositoryError(
-                failure_of(text, network=network),
+                RepositoryFailure.INTERRUPTED
+                if code in _KILLED
+                else failure_of(text, network=network),
                 f"git {arguments[0]} ended with {code}: {_last_lines(text)}",
             )
         return GitResult(code=code, output=output, error=text)
@@ -175,8 +184,12 @@ class Git:
         late: RepositoryFailure,
         max_output: int,
         holding: int | None,
+        take: Callable[[bytes], bool] | None,
     ) -> tuple[int, bytes, bytes]:
-        async with _Pipe(max_output) as out, _Pipe(MAX_ERROR_BYTES, keep_last=True) as err:
+        async with (
+            _Pipe(max_output, take=take) as out,
+            _Pipe(MAX_ERROR_BYTES, keep_last=True) as err,
+        ):
             with _standard_input(input) as stdin, out.writing() as stdout, err.writing() as stderr:
                 try:
                     process = await asyncio.create_subprocess_exec(
@@ -198,9 +211,11 @@ class Git:
                     ) from error
             try:
                 async with asyncio.timeout(limit.total_seconds()):
-                    await out.ended()
-                    await err.ended()
-                    code = await process.wait()
+                    if enough := not await out.ended():
+                        code = 0
+                    else:
+                        await err.ended()
+                        code = await process.wait()
             except TimeoutError as error:
                 await _end_group(process)
                 raise RepositoryError(
@@ -210,6 +225,8 @@ class Git:
                 # Cancelled, or it said too much. Otherwise all that wrote have ended.
                 await _end_group(process)
                 raise
+            if enough:
+                await _end_group(process)
             return code, bytes(out.data), bytes(err.data)
 
     def _environment(
@@ -248,15 +265,31 @@ class Git:
         }
 
 
+class _End(Enum):
+    """Why nothing more is read of what a process writes."""
+
+    CLOSED = auto()
+    ENOUGH = auto()
+    OVERFLOWN = auto()
+
+
 class _Pipe(asyncio.Protocol):
     """What a process writes, up to a bound; an async context that owns the pipe."""
 
-    def __init__(self, limit: int, *, keep_last: bool = False) -> None:
-        """keep_last: beyond the limit the first bytes go; otherwise it is an error."""
+    def __init__(
+        self,
+        limit: int,
+        *,
+        keep_last: bool = False,
+        take: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        """keep_last: beyond the limit the first bytes go; otherwise it is an error.
+        take: gets all instead, until it returns False."""
         self.data = bytearray()
         self._limit = limit
         self._keep_last = keep_last
-        self._ended = asyncio.get_running_loop().create_future()
+        self._take = take
+        self._ended: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Self:
         read, self._write = os.pipe()
@@ -278,30 +311,40 @@ class _Pipe(asyncio.Protocol):
         finally:
             os.close(self._write)
 
-    async def ended(self) -> None:
-        """Returns when all writers closed it. Raises OUTPUT_TOO_LARGE."""
-        if await asyncio.shield(self._ended):
+    async def ended(self) -> bool:
+        """Returns when all writers closed it; False as soon as `take` has enough.
+
+        Raises OUTPUT_TOO_LARGE.
+        """
+        how = await asyncio.shield(self._ended)
+        if how is _End.OVERFLOWN:
             raise RepositoryError(
                 RepositoryFailure.OUTPUT_TOO_LARGE,
                 f"git was ended after it answered more than {self._limit:,} bytes.",
             )
+        return how is _End.CLOSED
 
     def data_received(self, data: bytes) -> None:
+        if self._take is not None:
+            if not self._take(data):
+                self._end(_End.ENOUGH)
+                self._transport.close()
+            return
         self.data += data
         if len(self.data) <= self._limit:
             return
         if self._keep_last:
             del self.data[: -self._limit]
         else:
-            self._end(overflown=True)
+            self._end(_End.OVERFLOWN)
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(overflown=False)
+        self._end(_End.CLOSED)
 
-    def _end(self, *, overflown: bool) -> None:
+    def _end(self, how: _End) -> None:
         if not self._ended.done():
-            self._ended.set_result(overflown)
+            self._ended.set_result(how)
 
 
 @contextlib.contextmanager

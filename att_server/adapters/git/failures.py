@@ -1,11 +1,17 @@
-"""What went wrong, from what git said in English on its standard error."""
+"""What went wrong, from what git said in English on its standard error, and what the system did."""
 
 from __future__ import annotations
 
+import errno
+import functools
 import re
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
-from att_server.core.repository import RepositoryFailure
+from att_server.core.repository import RepositoryError, RepositoryFailure
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _F = RepositoryFailure
 _Rule = tuple[RepositoryFailure, str]
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
@@ -13,9 +19,11 @@ _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 _LOCAL: tuple[_Rule, ...] = (
     (_F.GIT_MISSING, "^timeout: failed to run command"),
     (_F.STORAGE_FULL, "No space left on device|Disk quota exceeded|File too large"),
+    (_F.INTERRUPTED, "died of signal|abnormal exit|invalid index-pack output|index-pack failed"),
     (_F.LOCKED, r"\.lock': File exists|cannot lock ref|Unable to create '.*\.lock'"),
 )
 _OBJECTS: tuple[_Rule, ...] = (
+    (_F.UNRELATED_HISTORIES, "unrelated histories"),
     (_F.DAMAGED, "object file .* is empty|loose object .* corrupt|inflate: data stream error"),
     (_F.DAMAGED, "bad (index|pack|tree) |is corrupt|bad signature|unable to read tree"),
     (_F.NOT_FOUND, "bad object|bad revision|[Nn]ot a valid (object|commit)|unknown revision"),
@@ -56,3 +64,22 @@ def failure_of(text: str, *, network: bool) -> RepositoryFailure:
 def redacted(text: str) -> str:
     """The text without passwords and tokens in addresses."""
     return _PASSWORD.sub("…@", text)
+
+
+def told(
+    operation: Callable[_P, Coroutine[Any, Any, _T]],
+) -> Callable[_P, Coroutine[Any, Any, _T]]:
+    """The operation, with what the file system refuses told as the port tells it."""
+
+    @functools.wraps(operation)
+    async def telling(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await operation(*args, **kwargs)
+        except OSError as error:
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            raise RepositoryError(
+                RepositoryFailure.STORAGE_FULL if full else RepositoryFailure.OTHER,
+                f"The repository could not be used: {error.strerror} ({error.filename!a}).",
+            ) from error
+
+    return telling

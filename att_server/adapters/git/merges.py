@@ -16,6 +16,7 @@ from att_server.core.repository import (
     Moved,
     NothingToRevert,
     Pushed,
+    RevertCandidate,
     Reverted,
 )
 
@@ -32,14 +33,14 @@ async def merge_candidate(
 ) -> Merged | Conflict:
     """See `Repository.merge_candidate`."""
     if method is MergeMethod.FAST_FORWARD and await contains(store, head, base):
-        return Merged(commit=head, tree=await store.tree_of(head))
+        return Merged(commit=head, tree=await store.tree_of(head), before=base)
     tree = await _merged_tree(store, base, head)
     if isinstance(tree, Conflict):
         return tree
     parents = (base,) if method is MergeMethod.SQUASH else (base, head)
     commit = await make_commit(store, tree, parents, note, Cycle=cycle_id)
     await store.keep_for_cycle(cycle_id, "merge", commit)
-    return Merged(commit=commit, tree=tree)
+    return Merged(commit=commit, tree=tree, before=base)
 
 
 async def merge(
@@ -79,6 +80,26 @@ async def revert(
     note: CommitNote,
 ) -> Reverted | NothingToRevert | Moved | Conflict:
     """See `Repository.revert`."""
+    made = await revert_candidate(
+        store, remote, cycle_id, branch, before=before, after=after, note=note
+    )
+    if not isinstance(made, RevertCandidate):
+        return made
+    pushed = await remote.push(branch, made.commit, expected=made.base)
+    return Reverted(commit=made.commit) if isinstance(pushed, Pushed) else pushed
+
+
+async def revert_candidate(
+    store: Store,
+    remote: Remote,
+    cycle_id: str,
+    branch: str,
+    *,
+    before: str,
+    after: str,
+    note: CommitNote,
+) -> RevertCandidate | Reverted | NothingToRevert | Conflict:
+    """See `Repository.revert_candidate`."""
     now = await remote.fetch(branch)
     if now is None or not await contains(store, now, after):
         return NothingToRevert()
@@ -91,8 +112,7 @@ async def revert(
         return NothingToRevert()
     commit = await make_commit(store, tree, (now,), note, Reverts=after)
     await store.keep_for_cycle(cycle_id, "revert", commit)
-    pushed = await remote.push(branch, commit, expected=now)
-    return Reverted(commit=commit) if isinstance(pushed, Pushed) else pushed
+    return RevertCandidate(commit=commit, base=now)
 
 
 async def _already(
@@ -112,7 +132,8 @@ async def _already(
         )
     ).split()
     first = next((step for step in steps if step in {head, *holding}), now)
-    return Merged(commit=first, tree=await store.tree_of(first), ours=False)
+    came = await store.read_commit(first)
+    return Merged(commit=first, tree=came.tree, before=came.parents[0], ours=False)
 
 
 async def _undone_tree(store: Store, now: str, *, before: str, after: str) -> str | Conflict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from att_server.adapters.git.remote_locks import intended_push
@@ -16,26 +17,38 @@ from att_server.core.repository import (
     RepositoryFailure,
 )
 
+GitConfig = Sequence[tuple[str, str]]
+Access = Callable[[str], Awaitable[GitConfig]]
+"""What git is told to get into the remote at an address, such as a header with a token."""
+
 _NAME = "att"
 _TRIES = 4  # of looking at a branch and fetching what it is at, while it moves
+
+
+async def no_access(url: str) -> GitConfig:
+    """For remotes that need nothing but their address."""
+    return ()
 
 
 class Remote:
     """The remote of a project. Its address is told to git through the environment alone."""
 
-    def __init__(self, store: Store, *, url: str, checkout: Path) -> None:
-        """url: as `usable_url` gave it. checkout: where commits may be that are not there."""
+    def __init__(self, store: Store, *, url: str, checkout: Path, access: Access) -> None:
+        """url: as `usable_url` gave it. checkout: where commits may be that are not there.
+
+        access: asked before each command for what git is told beside the address.
+        """
         self._store = store
         self._checkout = checkout
         self._url = url
-        self._config = ((f"remote.{_NAME}.url", url),)
+        self._access = access
 
     async def branch(self, branch: str) -> str | None:
         """See `Repository.remote_branch`."""
         name = branch_ref(branch)
         listed = await self._store.run(
             "ls-remote", "--refs", "--end-of-options", _NAME, name,
-            config=self._config, network=True,
+            config=await self._config(), network=True,
         )  # fmt: skip
         # The pattern also finds names that end with it.
         for line in listed.output.decode(errors="replace").splitlines():
@@ -52,7 +65,7 @@ class Remote:
             if sha is None or await self._store.ref(kept) == sha:
                 return sha
             try:
-                await self._bring(sha, self._config, network=True)
+                await self._bring(sha, await self._config(), network=True)
             except RepositoryError as error:
                 # It may have moved since, and the remote gives only what branches are at.
                 if last or error.failure is not RepositoryFailure.NOT_FOUND:
@@ -62,11 +75,31 @@ class Remote:
             return sha
         raise AssertionError("the last try returns or raises")
 
+    async def tip(self, name: str) -> str | None:
+        """What the branch of this name is at, else the tag; None if there is neither."""
+        branch, tag = branch_ref(name), f"refs/tags/{name}"
+        listed = await self._store.run(
+            "ls-remote", "--refs", "--end-of-options", _NAME, branch, tag,
+            config=await self._config(), network=True,
+        )  # fmt: skip
+        lines = listed.output.decode(errors="replace").splitlines()
+        found = {ref: sha for sha, _, ref in (line.partition("\t") for line in lines)}
+        sha = found.get(branch) or found.get(tag)
+        return None if sha is None else checked_sha(sha)
+
+    async def fetch_tip(self, sha: str) -> str:
+        """The commit of what `tip` named, brought here. Raises NOT_FOUND if there is none."""
+        if not await self._store.is_whole(checked_sha(sha)):
+            await self._bring(sha, await self._config(), network=True)
+        return await self._store.text(
+            "rev-parse", "--verify", "--end-of-options", f"{sha}^{{commit}}"
+        )
+
     async def fetch_commit(self, sha: str) -> Commit:
         """See `Repository.fetch_commit`."""
         if not await self._store.is_whole(checked_sha(sha)):
             try:
-                await self._bring(sha, self._config, network=True)
+                await self._bring(sha, await self._config(), network=True)
             except RepositoryError as error:
                 if error.failure is not RepositoryFailure.NOT_FOUND:
                     raise
@@ -110,12 +143,15 @@ class Remote:
                 "push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags",
                 "--no-recurse-submodules", f"--force-with-lease={name}:{lease}",
                 "--end-of-options", _NAME, f"{new}:{name}",
-                config=self._config, network=True, holding=intent.descriptor, accept=(0, 1),
+                config=await self._config(), network=True, holding=intent.descriptor, accept=(0, 1),
             )  # fmt: skip
             said = pushed.output.decode(errors="replace") + pushed.error
             if "[remote failure]" not in said:
                 intent.answered()
         return None if pushed.code == 0 else said
+
+    async def _config(self) -> GitConfig:
+        return ((f"remote.{_NAME}.url", self._url), *await self._access(self._url))
 
     async def _bring_from_checkout(self, sha: str) -> None:
         asked = await self._store.git.run(
@@ -130,7 +166,7 @@ class Remote:
         local = ((f"remote.{_NAME}.url", str(self._checkout)),)
         await self._bring(sha, local, network=False)
 
-    async def _bring(self, sha: str, config: tuple[tuple[str, str], ...], *, network: bool) -> None:
+    async def _bring(self, sha: str, config: GitConfig, *, network: bool) -> None:
         await self._store.run(
             "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
             "--no-recurse-submodules", "--refmap=", "--end-of-options", _NAME, checked_sha(sha),
@@ -141,7 +177,8 @@ class Remote:
 
 def _refused(branch: str, said: str) -> RepositoryError:
     lines = [line.strip() for line in said.splitlines() if line.startswith(("!", "remote:"))]
-    busy = "cannot lock ref" in said or "failed to lock" in said
+    # A branch `a` keeps `a/b` from being made for good, though that reads as a lock.
+    busy = ("cannot lock ref" in said or "failed to lock" in said) and "cannot create" not in said
     return RepositoryError(
         RepositoryFailure.LOCKED if busy else RepositoryFailure.REMOTE_REFUSED,
         f"The remote did not take {branch}: {' / '.join(lines)[-400:] or 'it did not say why'}.",

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
-import shutil
-import stat
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from att_server.adapters.file_tree import remove_tree
 from att_server.adapters.git.command import MAX_OUTPUT_BYTES, Git, GitResult
 from att_server.adapters.git.locks import locked
 from att_server.core.branch_names import branch_violation
 from att_server.core.repository import Commit, RepositoryError, RepositoryFailure, is_sha
 
+REPOSITORY = "repository.git"
+WORK = "work"
 CYCLES = "refs/att/cycles"
 FETCHED = "refs/att/fetched"
 RELEASES = "refs/att/releases"
@@ -54,8 +53,8 @@ class Store:
         if object_format not in {"sha1", "sha256"}:
             raise ValueError(f"no object format: {object_format!a}")
         self.git = git
-        self.path = root / "repository.git"
-        self.work = root / "work"
+        self.path = root / REPOSITORY
+        self.work = root / WORK
         self.object_format = object_format
 
     async def run(
@@ -70,6 +69,7 @@ class Store:
         memory: int | None = None,
         holding: int | None = None,
         accept: Sequence[int] = (0,),
+        take: Callable[[bytes], bool] | None = None,
     ) -> GitResult:
         """As `Git.run`, on this repository, which is made where there is none."""
         await self.open()
@@ -84,6 +84,7 @@ class Store:
             memory=memory,
             holding=holding,
             accept=accept,
+            take=take,
         )
 
     async def text(self, *arguments: str, input: bytes = b"") -> str:  # noqa: A002 - as `run`
@@ -159,12 +160,40 @@ class Store:
         ]
         if not lines:
             return
+        async with self._changing_refs() as held:
+            await self.run("update-ref", "--stdin", input="".join(lines).encode(), holding=held)
+
+    async def remove_refs_below(self, prefix: str) -> None:
+        """Removes all refs below `prefix`, and what a git that was killed left there."""
+        await self.set_refs(dict.fromkeys(await self.refs_below(prefix)))
+        async with self._changing_refs():
+            # Only directories are left, of a git that was killed after it had removed the refs.
+            await remove(self.path / prefix)
+
+    async def remove_dead_locks(self) -> None:
+        """Removes the locks of refs that a git left which was killed with its server."""
+        async with self._changing_refs():
+            pass
+
+    @asynccontextmanager
+    async def _changing_refs(self) -> AsyncIterator[int]:
+        """The turn to change refs; yields the descriptor to give to commands.
+
+        Whoever holds a lock of git's in here was killed: all that change refs hold
+        ours. No such lock is met, and none is left by a git that dies in this turn.
+        """
         await self.open()
         async with locked(self.work / ".refs.lock", within=_WAITS_FOR_REFS) as held:
-            # Whoever holds a lock of git's in here was killed: all that write hold ours.
-            for name in (*refs, "packed-refs"):
-                (self.path / f"{name}.lock").unlink(missing_ok=True)
-            await self.run("update-ref", "--stdin", input="".join(lines).encode(), holding=held)
+            self._remove_locks()
+            try:
+                yield held
+            except BaseException:
+                self._remove_locks()
+                raise
+
+    def _remove_locks(self) -> None:
+        for lock in (self.path / "packed-refs.lock", *(self.path / "refs").rglob("*.lock")):
+            lock.unlink(missing_ok=True)
 
     async def keep_for_cycle(self, cycle_id: str, what: str, sha: str) -> None:
         """Keeps an object until the cycle is discarded. what: a word, such as `tree`."""
@@ -219,24 +248,12 @@ async def remove(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            path.unlink()
-            return
-        try:
-            shutil.rmtree(path)
-        except PermissionError:
-            for directory, _, _ in os.walk(path):
-                for name in os.scandir(directory):
-                    if name.is_dir(follow_symlinks=False):
-                        os.chmod(name, 0o700)
-                os.chmod(directory, 0o700)
-            try:
-                shutil.rmtree(path)
-            except OSError as error:
-                raise RepositoryError(
-                    RepositoryFailure.OTHER, f"{path} cannot be removed: {error.strerror}."
-                ) from error
+    try:
+        remove_tree(path)
+    except OSError as error:
+        raise RepositoryError(
+            RepositoryFailure.OTHER, f"{path} cannot be removed: {error.strerror}."
+        ) from error
 
 
 def _holds(path: Path, content: str) -> bool:

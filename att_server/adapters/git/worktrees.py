@@ -103,22 +103,21 @@ async def discard(store: Store, cycle_id: str) -> None:
         await remove(store.work / f"{cycle_id}{_CLONE}")
         await store.remove_scratch(cycle_id)
         await store.remove_scratch(_EXPORT)
-    kept = await store.refs_below(f"{CYCLES}/{cycle_id}")
-    await store.set_refs(dict.fromkeys(kept))
+    await store.remove_refs_below(f"{CYCLES}/{cycle_id}")
 
 
 async def discard_others(store: Store, keep: Collection[str]) -> Sequence[str]:
     """See `Repository.discard_others`."""
-    await store.open()
+    await store.remove_dead_locks()
     found = {ref.removeprefix(f"{CYCLES}/").split("/")[0] for ref in await store.refs_below(CYCLES)}
     for entry in store.work.iterdir():
         if entry.name.endswith(SCRATCH):
             found.add(entry.name[1:].split(".")[0])
         elif not entry.name.startswith("."):
             found.add(entry.name.removesuffix(_CLONE))
-    known = store.path / "worktrees"
-    if known.is_dir():
-        found |= {entry.name for entry in known.iterdir()}
+    for known in (store.path / "worktrees", store.path / CYCLES):
+        if known.is_dir():
+            found |= {entry.name for entry in known.iterdir()}
     others = sorted(found - set(keep))
     for cycle_id in others:
         await discard(store, cycle_id)

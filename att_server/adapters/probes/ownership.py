@@ -88,7 +88,7 @@ def _reaching(address: str) -> Iterator[tuple[str, ...]]:
     """The addresses, closest first, whose listeners are reached at `address`."""
     if isinstance(ip_address(address), IPv4Address):
         yield address, f"::ffff:{address}"
-        yield ("0.0.0.0",)
+        yield ("0.0.0.0",)  # noqa: S104 - it is looked for, not bound
     else:
         yield (address,)
     yield ("::",)

@@ -54,4 +54,7 @@ Global___Role: _TypeAlias = Role  # noqa: Y015
 
 REQUIRED_ROLE_FIELD_NUMBER: _builtins.int
 required_role: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Role.ValueType]
-"""Declares the role that a call of the rpc needs."""
+"""Declares the role that a call of the rpc needs. Every call that needs more
+than a viewer has audit records, without the fields that are marked
+`debug_redact`.
+"""

@@ -150,6 +150,30 @@ CYCLE_STATE_ENDED: CycleState.ValueType  # 6
 """It is over; see the outcome."""
 Global___CycleState: _TypeAlias = CycleState  # noqa: Y015
 
+class _CycleKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CycleKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CycleKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CYCLE_KIND_UNSPECIFIED: _CycleKind.ValueType  # 0
+    """Never sent."""
+    CYCLE_KIND_CHANGE: _CycleKind.ValueType  # 1
+    """It carries a change to running and healthy; see StartCycle."""
+    CYCLE_KIND_ROLLBACK: _CycleKind.ValueType  # 2
+    """It returns to an earlier release; see RollbackRelease."""
+
+class CycleKind(_CycleKind, metaclass=_CycleKindEnumTypeWrapper):
+    """Says what a cycle is for."""
+
+CYCLE_KIND_UNSPECIFIED: CycleKind.ValueType  # 0
+"""Never sent."""
+CYCLE_KIND_CHANGE: CycleKind.ValueType  # 1
+"""It carries a change to running and healthy; see StartCycle."""
+CYCLE_KIND_ROLLBACK: CycleKind.ValueType  # 2
+"""It returns to an earlier release; see RollbackRelease."""
+Global___CycleKind: _TypeAlias = CycleKind  # noqa: Y015
+
 class _CycleOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -406,6 +430,34 @@ RELEASE_STATE_BAD: ReleaseState.ValueType  # 4
 """It failed; see its reason."""
 Global___ReleaseState: _TypeAlias = ReleaseState  # noqa: Y015
 
+class _RollbackGateStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RollbackGateStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RollbackGateStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLBACK_GATE_STATUS_UNSPECIFIED: _RollbackGateStatus.ValueType  # 0
+    """Never sent."""
+    ROLLBACK_GATE_STATUS_PASSED: _RollbackGateStatus.ValueType  # 1
+    """It lets pass."""
+    ROLLBACK_GATE_STATUS_DENIED: _RollbackGateStatus.ValueType  # 2
+    """It denies."""
+    ROLLBACK_GATE_STATUS_NOT_APPLICABLE: _RollbackGateStatus.ValueType  # 3
+    """It has nothing to say here, and lets pass; `reason` says why."""
+
+class RollbackGateStatus(_RollbackGateStatus, metaclass=_RollbackGateStatusEnumTypeWrapper):
+    """Says what a gate of the rollback policy found."""
+
+ROLLBACK_GATE_STATUS_UNSPECIFIED: RollbackGateStatus.ValueType  # 0
+"""Never sent."""
+ROLLBACK_GATE_STATUS_PASSED: RollbackGateStatus.ValueType  # 1
+"""It lets pass."""
+ROLLBACK_GATE_STATUS_DENIED: RollbackGateStatus.ValueType  # 2
+"""It denies."""
+ROLLBACK_GATE_STATUS_NOT_APPLICABLE: RollbackGateStatus.ValueType  # 3
+"""It has nothing to say here, and lets pass; `reason` says why."""
+Global___RollbackGateStatus: _TypeAlias = RollbackGateStatus  # noqa: Y015
+
 @_typing.final
 class CycleRequest(_message.Message):
     """Describes a change and how it is to be carried to running and healthy. Unset
@@ -443,6 +495,7 @@ class CycleRequest(_message.Message):
     REQUIRE_APPROVAL_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
     KEEP_WORKTREE_FIELD_NUMBER: _builtins.int
+    OVERRIDE_BAD_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Names the project."""
     patch: _builtins.bytes
@@ -487,6 +540,10 @@ class CycleRequest(_message.Message):
     """Is the last step to do. Default FINALIZE."""
     keep_worktree: _builtins.bool
     """Keeps branch and worktree of a failed cycle."""
+    override_bad: _builtins.bool
+    """Deploys the change though a release with its files is BAD; that one has to
+    prove itself anew. Needs the role ADMIN.
+    """
     @_builtins.property
     def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileEdit]:
         """Is the change, as edits of files. One of `edits`, `patch` and `commit`."""
@@ -551,10 +608,11 @@ class CycleRequest(_message.Message):
         require_approval: _builtins.bool | None = ...,
         until: Global___CycleStep.ValueType = ...,
         keep_worktree: _builtins.bool = ...,
+        override_bad: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_merge_on_ci_success", b"_auto_merge_on_ci_success", "_create_pr", b"_create_pr", "_health_check_retries", b"_health_check_retries", "_require_approval", b"_require_approval", "_restart_watchdog_retries", b"_restart_watchdog_retries", "_rollback_on_deploy_failure", b"_rollback_on_deploy_failure", "_rollback_on_health_failure", b"_rollback_on_health_failure", "_rollback_on_restart_watchdog_failure", b"_rollback_on_restart_watchdog_failure", "auto_merge_on_ci_success", b"auto_merge_on_ci_success", "bake_time", b"bake_time", "ci_initial_poll", b"ci_initial_poll", "ci_max_poll", b"ci_max_poll", "ci_timeout", b"ci_timeout", "create_pr", b"create_pr", "health_check_interval", b"health_check_interval", "health_check_retries", b"health_check_retries", "health_check_target", b"health_check_target", "require_approval", b"require_approval", "restart_watchdog_interval", b"restart_watchdog_interval", "restart_watchdog_retries", b"restart_watchdog_retries", "rollback_on_deploy_failure", b"rollback_on_deploy_failure", "rollback_on_health_failure", b"rollback_on_health_failure", "rollback_on_restart_watchdog_failure", b"rollback_on_restart_watchdog_failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_merge_on_ci_success", b"_auto_merge_on_ci_success", "_create_pr", b"_create_pr", "_health_check_retries", b"_health_check_retries", "_require_approval", b"_require_approval", "_restart_watchdog_retries", b"_restart_watchdog_retries", "_rollback_on_deploy_failure", b"_rollback_on_deploy_failure", "_rollback_on_health_failure", b"_rollback_on_health_failure", "_rollback_on_restart_watchdog_failure", b"_rollback_on_restart_watchdog_failure", "auto_merge_on_ci_success", b"auto_merge_on_ci_success", "bake_time", b"bake_time", "base_branch", b"base_branch", "branch_name", b"branch_name", "ci_initial_poll", b"ci_initial_poll", "ci_max_poll", b"ci_max_poll", "ci_timeout", b"ci_timeout", "commit", b"commit", "commit_message", b"commit_message", "create_pr", b"create_pr", "deploy_target", b"deploy_target", "deployment_context", b"deployment_context", "edits", b"edits", "health_check_interval", b"health_check_interval", "health_check_retries", b"health_check_retries", "health_check_target", b"health_check_target", "keep_worktree", b"keep_worktree", "patch", b"patch", "previous_release_id", b"previous_release_id", "project_id", b"project_id", "requested_release_id", b"requested_release_id", "require_approval", b"require_approval", "restart_watchdog_interval", b"restart_watchdog_interval", "restart_watchdog_retries", b"restart_watchdog_retries", "rollback_on_deploy_failure", b"rollback_on_deploy_failure", "rollback_on_health_failure", b"rollback_on_health_failure", "rollback_on_restart_watchdog_failure", b"rollback_on_restart_watchdog_failure", "rollback_release_id", b"rollback_release_id", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_merge_on_ci_success", b"_auto_merge_on_ci_success", "_create_pr", b"_create_pr", "_health_check_retries", b"_health_check_retries", "_require_approval", b"_require_approval", "_restart_watchdog_retries", b"_restart_watchdog_retries", "_rollback_on_deploy_failure", b"_rollback_on_deploy_failure", "_rollback_on_health_failure", b"_rollback_on_health_failure", "_rollback_on_restart_watchdog_failure", b"_rollback_on_restart_watchdog_failure", "auto_merge_on_ci_success", b"auto_merge_on_ci_success", "bake_time", b"bake_time", "base_branch", b"base_branch", "branch_name", b"branch_name", "ci_initial_poll", b"ci_initial_poll", "ci_max_poll", b"ci_max_poll", "ci_timeout", b"ci_timeout", "commit", b"commit", "commit_message", b"commit_message", "create_pr", b"create_pr", "deploy_target", b"deploy_target", "deployment_context", b"deployment_context", "edits", b"edits", "health_check_interval", b"health_check_interval", "health_check_retries", b"health_check_retries", "health_check_target", b"health_check_target", "keep_worktree", b"keep_worktree", "override_bad", b"override_bad", "patch", b"patch", "previous_release_id", b"previous_release_id", "project_id", b"project_id", "requested_release_id", b"requested_release_id", "require_approval", b"require_approval", "restart_watchdog_interval", b"restart_watchdog_interval", "restart_watchdog_retries", b"restart_watchdog_retries", "rollback_on_deploy_failure", b"rollback_on_deploy_failure", "rollback_on_health_failure", b"rollback_on_health_failure", "rollback_on_restart_watchdog_failure", b"rollback_on_restart_watchdog_failure", "rollback_release_id", b"rollback_release_id", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auto_merge_on_ci_success: _TypeAlias = _typing.Literal["auto_merge_on_ci_success"]  # noqa: Y015
     _WhichOneofArgType__auto_merge_on_ci_success: _TypeAlias = _typing.Literal["_auto_merge_on_ci_success", b"_auto_merge_on_ci_success"]  # noqa: Y015
@@ -652,6 +710,10 @@ class Cycle(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     APPROVAL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    NEXT_TRY_TIME_FIELD_NUMBER: _builtins.int
+    DEADLINE_TIME_FIELD_NUMBER: _builtins.int
+    CANCELLED_BY_FIELD_NUMBER: _builtins.int
     cycle_id: _builtins.str
     """Names the cycle; sorts by time."""
     project_id: _builtins.str
@@ -668,9 +730,15 @@ class Cycle(_message.Message):
     """Is the step that is being done or was the last."""
     revision: _builtins.int
     """Rises at every change of this message."""
+    kind: Global___CycleKind.ValueType
+    """Says what it is for."""
+    cancelled_by: _builtins.str
+    """Names who asked for the end of the cycle. Empty: nobody has."""
     @_builtins.property
     def request(self) -> Global___CycleRequest:
-        """Is what was asked for, less the contents of edits."""
+        """Is what was asked for, less the contents of the change, and the last of
+        very many edits.
+        """
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___CycleStepStatus]:
@@ -690,7 +758,17 @@ class Cycle(_message.Message):
 
     @_builtins.property
     def approval(self) -> Global___ApprovalRequest:
-        """Is what a decision has to be made on, in AWAITING_APPROVAL."""
+        """Is what a decision has to be made on, in AWAITING_APPROVAL, and in HELD
+        where a person may decide what a check could not.
+        """
+
+    @_builtins.property
+    def next_try_time(self) -> _timestamp_pb2.Timestamp:
+        """Is the time of the next try, in HELD."""
+
+    @_builtins.property
+    def deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """Is the time at which the present state ends by itself, as a failure."""
 
     def __init__(
         self,
@@ -709,10 +787,14 @@ class Cycle(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         approval: Global___ApprovalRequest | None = ...,
+        kind: Global___CycleKind.ValueType = ...,
+        next_try_time: _timestamp_pb2.Timestamp | None = ...,
+        deadline_time: _timestamp_pb2.Timestamp | None = ...,
+        cancelled_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "create_time", b"create_time", "end_time", b"end_time", "request", b"request", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "create_time", b"create_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "next_try_time", b"next_try_time", "request", b"request", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "create_time", b"create_time", "current_step", b"current_step", "cycle_id", b"cycle_id", "end_time", b"end_time", "outcome", b"outcome", "outcome_reason", b"outcome_reason", "project_id", b"project_id", "request", b"request", "requested_by", b"requested_by", "result", b"result", "revision", b"revision", "state", b"state", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "cancelled_by", b"cancelled_by", "create_time", b"create_time", "current_step", b"current_step", "cycle_id", b"cycle_id", "deadline_time", b"deadline_time", "end_time", b"end_time", "kind", b"kind", "next_try_time", b"next_try_time", "outcome", b"outcome", "outcome_reason", b"outcome_reason", "project_id", b"project_id", "request", b"request", "requested_by", b"requested_by", "result", b"result", "revision", b"revision", "state", b"state", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -760,7 +842,7 @@ class CycleStepStatus(_message.Message):
     attempt: _builtins.int
     """Counts the attempts, from 1."""
     reason: _builtins.str
-    """Says why it failed, waits or was skipped, in snake case."""
+    """Says why it failed, waits, is tried again or was skipped, in snake case."""
     log_tail: _builtins.bytes
     """Is the end of its output, at most 64 KiB."""
     @_builtins.property
@@ -886,6 +968,7 @@ class CycleResult(_message.Message):
     REVERTED_FIELD_NUMBER: _builtins.int
     REVERT_COMMIT_SHA_FIELD_NUMBER: _builtins.int
     TEST_REPORT_CYCLE_ID_FIELD_NUMBER: _builtins.int
+    ROLLBACK_VERDICT_FIELD_NUMBER: _builtins.int
     branch_name: _builtins.str
     """Names the cycle's branch."""
     commit_sha: _builtins.str
@@ -942,6 +1025,10 @@ class CycleResult(_message.Message):
         runtime_logs, provider, git.
         """
 
+    @_builtins.property
+    def rollback_verdict(self) -> Global___RollbackVerdict:
+        """Is the verdict of the policy with all its gates. Unset: not evaluated."""
+
     def __init__(
         self,
         *,
@@ -969,10 +1056,11 @@ class CycleResult(_message.Message):
         reverted: _builtins.bool = ...,
         revert_commit_sha: _builtins.str = ...,
         test_report_cycle_id: _builtins.str = ...,
+        rollback_verdict: Global___RollbackVerdict | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_rollback_succeeded", b"_rollback_succeeded", "_rollback_target_valid", b"_rollback_target_valid", "rollback_succeeded", b"rollback_succeeded", "rollback_target_valid", b"rollback_target_valid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rollback_succeeded", b"_rollback_succeeded", "_rollback_target_valid", b"_rollback_target_valid", "rollback_succeeded", b"rollback_succeeded", "rollback_target_valid", b"rollback_target_valid", "rollback_verdict", b"rollback_verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rollback_succeeded", b"_rollback_succeeded", "_rollback_target_valid", b"_rollback_target_valid", "branch_name", b"branch_name", "ci_status", b"ci_status", "commit_sha", b"commit_sha", "committed", b"committed", "deployed_release_id", b"deployed_release_id", "health_status", b"health_status", "merge_commit_sha", b"merge_commit_sha", "merged", b"merged", "pr_url", b"pr_url", "pushed", b"pushed", "release_metadata_source", b"release_metadata_source", "restart_watchdog_reason", b"restart_watchdog_reason", "restart_watchdog_status", b"restart_watchdog_status", "revert_commit_sha", b"revert_commit_sha", "reverted", b"reverted", "rollback_deployment_context", b"rollback_deployment_context", "rollback_failure_class", b"rollback_failure_class", "rollback_performed", b"rollback_performed", "rollback_policy_reason", b"rollback_policy_reason", "rollback_policy_status", b"rollback_policy_status", "rollback_succeeded", b"rollback_succeeded", "rollback_target_release_id", b"rollback_target_release_id", "rollback_target_valid", b"rollback_target_valid", "test_report_cycle_id", b"test_report_cycle_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rollback_succeeded", b"_rollback_succeeded", "_rollback_target_valid", b"_rollback_target_valid", "branch_name", b"branch_name", "ci_status", b"ci_status", "commit_sha", b"commit_sha", "committed", b"committed", "deployed_release_id", b"deployed_release_id", "health_status", b"health_status", "merge_commit_sha", b"merge_commit_sha", "merged", b"merged", "pr_url", b"pr_url", "pushed", b"pushed", "release_metadata_source", b"release_metadata_source", "restart_watchdog_reason", b"restart_watchdog_reason", "restart_watchdog_status", b"restart_watchdog_status", "revert_commit_sha", b"revert_commit_sha", "reverted", b"reverted", "rollback_deployment_context", b"rollback_deployment_context", "rollback_failure_class", b"rollback_failure_class", "rollback_performed", b"rollback_performed", "rollback_policy_reason", b"rollback_policy_reason", "rollback_policy_status", b"rollback_policy_status", "rollback_succeeded", b"rollback_succeeded", "rollback_target_release_id", b"rollback_target_release_id", "rollback_target_valid", b"rollback_target_valid", "rollback_verdict", b"rollback_verdict", "test_report_cycle_id", b"test_report_cycle_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__rollback_succeeded: _TypeAlias = _typing.Literal["rollback_succeeded"]  # noqa: Y015
     _WhichOneofArgType__rollback_succeeded: _TypeAlias = _typing.Literal["_rollback_succeeded", b"_rollback_succeeded"]  # noqa: Y015
@@ -1003,6 +1091,7 @@ class Release(_message.Message):
     DEPLOY_TIME_FIELD_NUMBER: _builtins.int
     DATA_VERSION_FIELD_NUMBER: _builtins.int
     MIN_DATA_VERSION_FIELD_NUMBER: _builtins.int
+    REMOVE_TIME_FIELD_NUMBER: _builtins.int
     release_id: _builtins.str
     """Is the full commit sha."""
     project_id: _builtins.str
@@ -1031,6 +1120,10 @@ class Release(_message.Message):
     def deploy_time(self) -> _timestamp_pb2.Timestamp:
         """Is the time it was last switched to."""
 
+    @_builtins.property
+    def remove_time(self) -> _timestamp_pb2.Timestamp:
+        """Is the time its files were removed. Unset: they are there."""
+
     def __init__(
         self,
         *,
@@ -1046,10 +1139,11 @@ class Release(_message.Message):
         deploy_time: _timestamp_pb2.Timestamp | None = ...,
         data_version: _builtins.int = ...,
         min_data_version: _builtins.int = ...,
+        remove_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deploy_time", b"deploy_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deploy_time", b"deploy_time", "remove_time", b"remove_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "current", b"current", "cycle_id", b"cycle_id", "data_version", b"data_version", "deploy_time", b"deploy_time", "min_data_version", b"min_data_version", "project_id", b"project_id", "reason", b"reason", "release_id", b"release_id", "state", b"state", "tree_sha", b"tree_sha", "tries_left", b"tries_left"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "current", b"current", "cycle_id", b"cycle_id", "data_version", b"data_version", "deploy_time", b"deploy_time", "min_data_version", b"min_data_version", "project_id", b"project_id", "reason", b"reason", "release_id", b"release_id", "remove_time", b"remove_time", "state", b"state", "tree_sha", b"tree_sha", "tries_left", b"tries_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1127,12 +1221,15 @@ class RollbackGate(_message.Message):
     ALLOWED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
     gate: _builtins.str
     """Names the gate."""
     allowed: _builtins.bool
     """Says whether it lets pass."""
     reason: _builtins.str
-    """Is the reason when it does not."""
+    """Is the reason when it denies or does not apply."""
+    status: Global___RollbackGateStatus.ValueType
+    """Is what it found."""
     @_builtins.property
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Are the facts it looked at."""
@@ -1144,10 +1241,11 @@ class RollbackGate(_message.Message):
         allowed: _builtins.bool = ...,
         reason: _builtins.str = ...,
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        status: Global___RollbackGateStatus.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "facts", b"facts", "gate", b"gate", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "facts", b"facts", "gate", b"gate", "reason", b"reason", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -257,7 +257,7 @@ class ListCyclesResponse(_message.Message):
     """Asks for the next page. Empty: this was the last."""
     @_builtins.property
     def cycles(self) -> _containers.RepeatedCompositeFieldContainer[_bootstrap_pb2.Cycle]:
-        """Are the cycles, the newest first."""
+        """Are the cycles, the newest first, without the ends of their steps' output."""
 
     def __init__(
         self,
@@ -566,22 +566,26 @@ class EvaluateRollbackRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     TARGET_RELEASE_ID_FIELD_NUMBER: _builtins.int
     FAILURE_CLASS_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_CONTEXT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Names the project."""
     target_release_id: _builtins.str
     """Names the release to return to. Unset: found as a rollback would."""
     failure_class: _builtins.str
     """Is the failure that it is wanted for. Unset: a person asks."""
+    deployment_context: _bootstrap_pb2.DeploymentContext.ValueType
+    """Says who runs the app. Default SELF_HOSTED."""
     def __init__(
         self,
         *,
         project_id: _builtins.str = ...,
         target_release_id: _builtins.str = ...,
         failure_class: _builtins.str = ...,
+        deployment_context: _bootstrap_pb2.DeploymentContext.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_class", b"failure_class", "project_id", b"project_id", "target_release_id", b"target_release_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_context", b"deployment_context", "failure_class", b"failure_class", "project_id", b"project_id", "target_release_id", b"target_release_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -622,6 +626,8 @@ class RollbackReleaseRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_CONTEXT_FIELD_NUMBER: _builtins.int
+    DEPLOY_TARGET_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Names the project."""
     target_release_id: _builtins.str
@@ -632,6 +638,10 @@ class RollbackReleaseRequest(_message.Message):
     """Makes a repeated call safe: the same id returns the first outcome. At most
     128 characters.
     """
+    deployment_context: _bootstrap_pb2.DeploymentContext.ValueType
+    """Says who runs the app. Default SELF_HOSTED."""
+    deploy_target: _builtins.str
+    """Names what is deployed to, for an external context."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Bounds the whole. Default from settings."""
@@ -644,10 +654,12 @@ class RollbackReleaseRequest(_message.Message):
         reason: _builtins.str = ...,
         timeout: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        deployment_context: _bootstrap_pb2.DeploymentContext.ValueType = ...,
+        deploy_target: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_id", b"project_id", "reason", b"reason", "request_id", b"request_id", "target_release_id", b"target_release_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deploy_target", b"deploy_target", "deployment_context", b"deployment_context", "project_id", b"project_id", "reason", b"reason", "request_id", b"request_id", "target_release_id", b"target_release_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

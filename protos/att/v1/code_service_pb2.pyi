@@ -132,7 +132,9 @@ class ListFilesResponse(_message.Message):
     next_page_token: _builtins.str
     """Asks for the next page. Empty: this was the last."""
     commit_sha: _builtins.str
-    """Is the full commit sha that was read."""
+    """Is the full commit sha that was read. Empty: the cycle has made a tree and
+    no commit yet.
+    """
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___CodeFile]:
         """Are the files, by path."""
@@ -154,7 +156,7 @@ Global___ListFilesResponse: _TypeAlias = ListFilesResponse  # noqa: Y015
 
 @_typing.final
 class CodeFile(_message.Message):
-    """Describes a file of a tree."""
+    """Describes a file of a tree. A submodule is none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -163,7 +165,9 @@ class CodeFile(_message.Message):
     EXECUTABLE_FIELD_NUMBER: _builtins.int
     SYMLINK_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Is the path against the top of the tree."""
+    """Is the path against the top of the tree; a byte that is no UTF-8 is written
+    as `\\xNN`.
+    """
     size_bytes: _builtins.int
     """Is the size in bytes."""
     executable: _builtins.bool
@@ -312,7 +316,7 @@ class SearchFilesResponse(_message.Message):
     TRUNCATED_FIELD_NUMBER: _builtins.int
     COMMIT_SHA_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """Says that there are more than `limit`."""
+    """Says that there may be more: `limit` or the time was reached."""
     commit_sha: _builtins.str
     """Is the full commit sha that was read."""
     @_builtins.property
@@ -386,7 +390,9 @@ class DiffFilesRequest(_message.Message):
 
     @_builtins.property
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Selects these paths. Empty: all. At most 1,000."""
+        """Selects these files and directories. Empty: all. At most 1,000, and at most
+        256 KiB in all.
+        """
 
     def __init__(
         self,
@@ -527,7 +533,9 @@ class TestReport(_message.Message):
 
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TestResult]:
-        """Are the single results, at most 10,000; empty without JUnit output."""
+        """Are the single results, at most 10,000 and as many as a message holds;
+        empty without JUnit output.
+        """
 
     def __init__(
         self,

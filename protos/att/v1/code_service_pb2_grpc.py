@@ -83,7 +83,7 @@ class CodeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchFiles(self, request, context):
-        """Finds lines that match a pattern. Safe to repeat.
+        """Finds lines that match a pattern, in text files of at most 8 MiB. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

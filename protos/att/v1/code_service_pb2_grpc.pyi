@@ -40,7 +40,7 @@ class CodeServiceStub:
     ReadFile: _grpc.UnaryUnaryMultiCallable[_code_service_pb2.ReadFileRequest, _code_service_pb2.ReadFileResponse]
     """Returns a file's content. Safe to repeat."""
     SearchFiles: _grpc.UnaryUnaryMultiCallable[_code_service_pb2.SearchFilesRequest, _code_service_pb2.SearchFilesResponse]
-    """Finds lines that match a pattern. Safe to repeat."""
+    """Finds lines that match a pattern, in text files of at most 8 MiB. Safe to repeat."""
     DiffFiles: _grpc.UnaryUnaryMultiCallable[_code_service_pb2.DiffFilesRequest, _code_service_pb2.DiffFilesResponse]
     """Returns the difference of two trees. Safe to repeat."""
     GetTestReport: _grpc.UnaryUnaryMultiCallable[_code_service_pb2.GetTestReportRequest, _code_service_pb2.GetTestReportResponse]
@@ -58,7 +58,7 @@ class CodeServiceAsyncStub(CodeServiceStub):
     ReadFile: _aio.UnaryUnaryMultiCallable[_code_service_pb2.ReadFileRequest, _code_service_pb2.ReadFileResponse]  # type: ignore[assignment]
     """Returns a file's content. Safe to repeat."""
     SearchFiles: _aio.UnaryUnaryMultiCallable[_code_service_pb2.SearchFilesRequest, _code_service_pb2.SearchFilesResponse]  # type: ignore[assignment]
-    """Finds lines that match a pattern. Safe to repeat."""
+    """Finds lines that match a pattern, in text files of at most 8 MiB. Safe to repeat."""
     DiffFiles: _aio.UnaryUnaryMultiCallable[_code_service_pb2.DiffFilesRequest, _code_service_pb2.DiffFilesResponse]  # type: ignore[assignment]
     """Returns the difference of two trees. Safe to repeat."""
     GetTestReport: _aio.UnaryUnaryMultiCallable[_code_service_pb2.GetTestReportRequest, _code_service_pb2.GetTestReportResponse]  # type: ignore[assignment]
@@ -91,7 +91,7 @@ class CodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _code_service_pb2.SearchFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_code_service_pb2.SearchFilesResponse, _abc.Awaitable[_code_service_pb2.SearchFilesResponse]]:
-        """Finds lines that match a pattern. Safe to repeat."""
+        """Finds lines that match a pattern, in text files of at most 8 MiB. Safe to repeat."""
 
     @_abc_1.abstractmethod
     def DiffFiles(

@@ -170,6 +170,38 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A defect of the server; its log holds the details under the error id.
     [INTERNAL; error_id]
     """
+    ERROR_REASON_RELEASE_MARKED_BAD: _ErrorReason.ValueType  # 41
+    """A release with the same files is BAD and is not deployed again, unless a
+    person with the role ADMIN overrides that.
+    [FAILED_PRECONDITION; project_id, release_id, release_reason]
+    """
+    ERROR_REASON_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 42
+    """The project's repository knows no such commit, branch or tag.
+    [NOT_FOUND; project_id, revision]
+    """
+    ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 43
+    """The tree holds no such file. [NOT_FOUND; project_id, path, commit_sha]"""
+    ERROR_REASON_TEST_REPORT_NOT_FOUND: _ErrorReason.ValueType  # 44
+    """No tests were run in this cycle, or in any. [NOT_FOUND; project_id, cycle_id]"""
+    ERROR_REASON_REPOSITORY_UNAVAILABLE: _ErrorReason.ValueType  # 45
+    """The project's remote, repository or forge cannot be used now; `failure` says
+    why.
+    [UNAVAILABLE; project_id, failure]
+    """
+    ERROR_REASON_DECIDED_BY_REQUESTER: _ErrorReason.ValueType  # 46
+    """Who asked for a cycle cannot approve it. [PERMISSION_DENIED; cycle_id, principal]"""
+    ERROR_REASON_STREAM_STALLED: _ErrorReason.ValueType  # 47
+    """The stream's reader took no message for 30 s; call again at the last
+    cursor. [UNAVAILABLE;]
+    """
+    ERROR_REASON_NO_WORKING_RELEASE: _ErrorReason.ValueType  # 48
+    """No release of ATT itself starts; the launcher answers, and tries again.
+    [UNAVAILABLE;]
+    """
+    ERROR_REASON_PROJECT_IS_SERVER: _ErrorReason.ValueType  # 49
+    """The project is this server itself, which its launcher starts and ends, and
+    cycles replace. [FAILED_PRECONDITION; project_id]
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Says why a call failed. The value's name without the prefix `ERROR_REASON_`
@@ -327,5 +359,37 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 39
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 40
 """A defect of the server; its log holds the details under the error id.
 [INTERNAL; error_id]
+"""
+ERROR_REASON_RELEASE_MARKED_BAD: ErrorReason.ValueType  # 41
+"""A release with the same files is BAD and is not deployed again, unless a
+person with the role ADMIN overrides that.
+[FAILED_PRECONDITION; project_id, release_id, release_reason]
+"""
+ERROR_REASON_REVISION_NOT_FOUND: ErrorReason.ValueType  # 42
+"""The project's repository knows no such commit, branch or tag.
+[NOT_FOUND; project_id, revision]
+"""
+ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 43
+"""The tree holds no such file. [NOT_FOUND; project_id, path, commit_sha]"""
+ERROR_REASON_TEST_REPORT_NOT_FOUND: ErrorReason.ValueType  # 44
+"""No tests were run in this cycle, or in any. [NOT_FOUND; project_id, cycle_id]"""
+ERROR_REASON_REPOSITORY_UNAVAILABLE: ErrorReason.ValueType  # 45
+"""The project's remote, repository or forge cannot be used now; `failure` says
+why.
+[UNAVAILABLE; project_id, failure]
+"""
+ERROR_REASON_DECIDED_BY_REQUESTER: ErrorReason.ValueType  # 46
+"""Who asked for a cycle cannot approve it. [PERMISSION_DENIED; cycle_id, principal]"""
+ERROR_REASON_STREAM_STALLED: ErrorReason.ValueType  # 47
+"""The stream's reader took no message for 30 s; call again at the last
+cursor. [UNAVAILABLE;]
+"""
+ERROR_REASON_NO_WORKING_RELEASE: ErrorReason.ValueType  # 48
+"""No release of ATT itself starts; the launcher answers, and tries again.
+[UNAVAILABLE;]
+"""
+ERROR_REASON_PROJECT_IS_SERVER: ErrorReason.ValueType  # 49
+"""The project is this server itself, which its launcher starts and ends, and
+cycles replace. [FAILED_PRECONDITION; project_id]
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

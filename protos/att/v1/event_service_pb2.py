@@ -27,7 +27,7 @@ from att.v1 import event_pb2 as att_dot_v1_dot_event__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61tt/v1/event_service.proto\x12\x06\x61tt.v1\x1a\x13\x61tt/v1/access.proto\x1a\x12\x61tt/v1/event.proto\x1a\x1egoogle/protobuf/duration.proto\"H\n\x0b\x45ventFilter\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08\x63ycle_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x03 \x03(\t\"i\n\x11ListEventsRequest\x12#\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x13.att.v1.EventFilter\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x0c\n\x04tail\x18\x04 \x01(\x08\"U\n\x12ListEventsResponse\x12\x1d\n\x06\x65vents\x18\x01 \x03(\x0b\x32\r.att.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x03\x12\x10\n\x08has_more\x18\x03 \x01(\x08\"\x8f\x01\n\x12WatchEventsRequest\x12#\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x13.att.v1.EventFilter\x12\x13\n\x06\x63ursor\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\t\n\x07_cursor\"D\n\x13WatchEventsResponse\x12\x1d\n\x06\x65vents\x18\x01 \x03(\x0b\x32\r.att.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x03\x32\xaf\x01\n\x0c\x45ventService\x12L\n\nListEvents\x12\x19.att.v1.ListEventsRequest\x1a\x1a.att.v1.ListEventsResponse\"\x07\x90\x02\x01\xe8\xe0\x18\x01\x12Q\n\x0bWatchEvents\x12\x1a.att.v1.WatchEventsRequest\x1a\x1b.att.v1.WatchEventsResponse\"\x07\x90\x02\x01\xe8\xe0\x18\x01\x30\x01\x42,\n\x06\x61tt.v1P\x01Z\x17\x61tt/gen/go/att/v1;attv1\xaa\x02\x06\x41tt.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61tt/v1/event_service.proto\x12\x06\x61tt.v1\x1a\x13\x61tt/v1/access.proto\x1a\x12\x61tt/v1/event.proto\x1a\x1egoogle/protobuf/duration.proto\"W\n\x0b\x45ventFilter\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08\x63ycle_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x03 \x03(\t\x12\r\n\x05\x61udit\x18\x04 \x01(\x08\"i\n\x11ListEventsRequest\x12#\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x13.att.v1.EventFilter\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x0c\n\x04tail\x18\x04 \x01(\x08\"U\n\x12ListEventsResponse\x12\x1d\n\x06\x65vents\x18\x01 \x03(\x0b\x32\r.att.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x03\x12\x10\n\x08has_more\x18\x03 \x01(\x08\"\x8f\x01\n\x12WatchEventsRequest\x12#\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x13.att.v1.EventFilter\x12\x13\n\x06\x63ursor\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x34\n\x11progress_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\t\n\x07_cursor\"D\n\x13WatchEventsResponse\x12\x1d\n\x06\x65vents\x18\x01 \x03(\x0b\x32\r.att.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\x03\x32\xaf\x01\n\x0c\x45ventService\x12L\n\nListEvents\x12\x19.att.v1.ListEventsRequest\x1a\x1a.att.v1.ListEventsResponse\"\x07\x90\x02\x01\xe8\xe0\x18\x01\x12Q\n\x0bWatchEvents\x12\x1a.att.v1.WatchEventsRequest\x1a\x1b.att.v1.WatchEventsResponse\"\x07\x90\x02\x01\xe8\xe0\x18\x01\x30\x01\x42,\n\x06\x61tt.v1P\x01Z\x17\x61tt/gen/go/att/v1;attv1\xaa\x02\x06\x41tt.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,15 +40,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTSERVICE'].methods_by_name['WatchEvents']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['WatchEvents']._serialized_options = b'\220\002\001\350\340\030\001'
   _globals['_EVENTFILTER']._serialized_start=111
-  _globals['_EVENTFILTER']._serialized_end=183
-  _globals['_LISTEVENTSREQUEST']._serialized_start=185
-  _globals['_LISTEVENTSREQUEST']._serialized_end=290
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=292
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=377
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=380
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=523
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=525
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=593
-  _globals['_EVENTSERVICE']._serialized_start=596
-  _globals['_EVENTSERVICE']._serialized_end=771
+  _globals['_EVENTFILTER']._serialized_end=198
+  _globals['_LISTEVENTSREQUEST']._serialized_start=200
+  _globals['_LISTEVENTSREQUEST']._serialized_end=305
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=307
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=392
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=395
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=538
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=540
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=608
+  _globals['_EVENTSERVICE']._serialized_start=611
+  _globals['_EVENTSERVICE']._serialized_end=786
 # @@protoc_insertion_point(module_scope)

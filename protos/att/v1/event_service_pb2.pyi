@@ -22,17 +22,24 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class EventFilter(_message.Message):
-    """Selects events. Unset fields select all."""
+    """Selects events. Unset fields select all that the caller may know of: with a
+    token that is limited to projects, only events of these.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     CYCLE_ID_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Selects events of this project."""
     cycle_id: _builtins.str
     """Selects events of this cycle."""
+    audit: _builtins.bool
+    """Selects the audit records of calls, `audit.intent`, `audit.outcome` and
+    `audit.denied`, which are left out otherwise.
+    """
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Selects events of these types; `project.` selects all that begin so. At
@@ -45,10 +52,11 @@ class EventFilter(_message.Message):
         project_id: _builtins.str = ...,
         cycle_id: _builtins.str = ...,
         event_types: _abc.Iterable[_builtins.str] | None = ...,
+        audit: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle_id", b"cycle_id", "event_types", b"event_types", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "cycle_id", b"cycle_id", "event_types", b"event_types", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

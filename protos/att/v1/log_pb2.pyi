@@ -163,7 +163,10 @@ class LogPosition(_message.Message):
     cursor: _builtins.int
     """Is the sequence number of the next record to read, 0 or more."""
     tail: _builtins.int
-    """Is before the last so many lines, 0 to 100,000,000."""
+    """Is before the last so many lines, 0 to 100,000,000. With a filter these
+    are lines that it selects, of the last 1,048,576 records and as many as
+    are found within about two seconds.
+    """
     anchor: Global___LogAnchor.ValueType
     """Is one end of the log."""
     log_id: _builtins.str
@@ -195,8 +198,9 @@ Global___LogPosition: _TypeAlias = LogPosition  # noqa: Y015
 
 @_typing.final
 class LogFilter(_message.Message):
-    """Selects records. The cursor moves past what is not selected too. Unset fields
-    select all.
+    """Selects records. The cursor moves past what is not selected too; a page looks
+    at up to 64 MiB of the log, so one without records may have `has_more`. Gaps
+    are always selected. Unset fields select all.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -212,7 +216,7 @@ class LogFilter(_message.Message):
     min_severity: Global___LogSeverity.ValueType
     """Selects lines of at least this severity."""
     pattern: _builtins.str
-    """Selects lines that match this RE2 pattern anywhere. At most 1,000 bytes."""
+    """Selects lines that match this RE2 pattern anywhere. At most 4,096 bytes."""
     @_builtins.property
     def streams(self) -> _containers.RepeatedScalarFieldContainer[Global___LogStream.ValueType]:
         """Selects lines of these streams."""

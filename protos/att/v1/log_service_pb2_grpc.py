@@ -80,8 +80,9 @@ class LogServiceServicer:
 
     def FollowLogs(self, request, context):
         """Streams what is there and everything that comes. The first message comes at
-        once; an OK end means that nothing will ever come. Resume at the last
-        `cursor` after any other end. Safe to repeat.
+        once, and one with `cursor` equal to `end_cursor` as soon as all that was
+        there is sent or passed over; an OK end means that nothing will ever come.
+        Resume at the last `cursor` after any other end. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,8 +43,9 @@ class LogServiceStub:
     """Returns what is there and never waits. Safe to repeat."""
     FollowLogs: _grpc.UnaryStreamMultiCallable[_log_service_pb2.FollowLogsRequest, _log_service_pb2.FollowLogsResponse]
     """Streams what is there and everything that comes. The first message comes at
-    once; an OK end means that nothing will ever come. Resume at the last
-    `cursor` after any other end. Safe to repeat.
+    once, and one with `cursor` equal to `end_cursor` as soon as all that was
+    there is sent or passed over; an OK end means that nothing will ever come.
+    Resume at the last `cursor` after any other end. Safe to repeat.
     """
     GetLogInfo: _grpc.UnaryUnaryMultiCallable[_log_service_pb2.GetLogInfoRequest, _log_service_pb2.GetLogInfoResponse]
     """Describes a log: its range, size and rate. Safe to repeat."""
@@ -66,8 +67,9 @@ class LogServiceAsyncStub(LogServiceStub):
     """Returns what is there and never waits. Safe to repeat."""
     FollowLogs: _aio.UnaryStreamMultiCallable[_log_service_pb2.FollowLogsRequest, _log_service_pb2.FollowLogsResponse]  # type: ignore[assignment]
     """Streams what is there and everything that comes. The first message comes at
-    once; an OK end means that nothing will ever come. Resume at the last
-    `cursor` after any other end. Safe to repeat.
+    once, and one with `cursor` equal to `end_cursor` as soon as all that was
+    there is sent or passed over; an OK end means that nothing will ever come.
+    Resume at the last `cursor` after any other end. Safe to repeat.
     """
     GetLogInfo: _aio.UnaryUnaryMultiCallable[_log_service_pb2.GetLogInfoRequest, _log_service_pb2.GetLogInfoResponse]  # type: ignore[assignment]
     """Describes a log: its range, size and rate. Safe to repeat."""
@@ -98,8 +100,9 @@ class LogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_log_service_pb2.FollowLogsResponse], _abc.AsyncIterator[_log_service_pb2.FollowLogsResponse]]:
         """Streams what is there and everything that comes. The first message comes at
-        once; an OK end means that nothing will ever come. Resume at the last
-        `cursor` after any other end. Safe to repeat.
+        once, and one with `cursor` equal to `end_cursor` as soon as all that was
+        there is sent or passed over; an OK end means that nothing will ever come.
+        Resume at the last `cursor` after any other end. Safe to repeat.
         """
 
     @_abc_1.abstractmethod

@@ -64,6 +64,8 @@ class Project(_message.Message):
     LOG_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    MODE_REASON_FIELD_NUMBER: _builtins.int
+    RELEASE_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Names the project: `[a-z][a-z0-9-]{0,61}[a-z0-9]`, chosen by the client."""
     path: _builtins.str
@@ -77,6 +79,14 @@ class Project(_message.Message):
     log_id: _builtins.str
     """Names this life of the project's log: a project that is deleted and created
     anew has another one. Output only.
+    """
+    mode_reason: _builtins.str
+    """Says why the mode is not NORMAL, in snake case or in a person's words.
+    Output only.
+    """
+    release_id: _builtins.str
+    """Names the release that the app is run from. Empty: from the project's
+    directory. Output only.
     """
     @_builtins.property
     def runtime(self) -> Global___RuntimeSettings:
@@ -111,10 +121,12 @@ class Project(_message.Message):
         log_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        mode_reason: _builtins.str = ...,
+        release_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_runtime", b"effective_runtime", "runtime", b"runtime", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_runtime", b"effective_runtime", "log_id", b"log_id", "mode", b"mode", "path", b"path", "project_id", b"project_id", "runtime", b"runtime", "settings_error", b"settings_error", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "effective_runtime", b"effective_runtime", "log_id", b"log_id", "mode", b"mode", "mode_reason", b"mode_reason", "path", b"path", "project_id", b"project_id", "release_id", b"release_id", "runtime", b"runtime", "settings_error", b"settings_error", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

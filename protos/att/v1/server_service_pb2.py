@@ -26,7 +26,7 @@ from att.v1 import access_pb2 as att_dot_v1_dot_access__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61tt/v1/server_service.proto\x12\x06\x61tt.v1\x1a\x13\x61tt/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xc5\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x0b\n\x03pid\x18\x06 \x01(\x05\x12\x11\n\tstate_dir\x18\x07 \x01(\t\x12\x11\n\tprincipal\x18\x08 \x01(\t2f\n\rServerService\x12U\n\rGetServerInfo\x12\x1c.att.v1.GetServerInfoRequest\x1a\x1d.att.v1.GetServerInfoResponse\"\x07\x90\x02\x01\xe8\xe0\x18\x01\x42,\n\x06\x61tt.v1P\x01Z\x17\x61tt/gen/go/att/v1;attv1\xaa\x02\x06\x41tt.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61tt/v1/server_service.proto\x12\x06\x61tt.v1\x1a\x13\x61tt/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xd9\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x0b\n\x03pid\x18\x06 \x01(\x05\x12\x11\n\tstate_dir\x18\x07 \x01(\t\x12\x11\n\tprincipal\x18\x08 \x01(\t\x12\x12\n\nrelease_id\x18\t \x01(\t2f\n\rServerService\x12U\n\rGetServerInfo\x12\x1c.att.v1.GetServerInfoRequest\x1a\x1d.att.v1.GetServerInfoResponse\"\x07\x90\x02\x01\xe8\xe0\x18\x01\x42,\n\x06\x61tt.v1P\x01Z\x17\x61tt/gen/go/att/v1;attv1\xaa\x02\x06\x41tt.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERINFOREQUEST']._serialized_start=93
   _globals['_GETSERVERINFOREQUEST']._serialized_end=115
   _globals['_GETSERVERINFORESPONSE']._serialized_start=118
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=315
-  _globals['_SERVERSERVICE']._serialized_start=317
-  _globals['_SERVERSERVICE']._serialized_end=419
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=335
+  _globals['_SERVERSERVICE']._serialized_start=337
+  _globals['_SERVERSERVICE']._serialized_end=439
 # @@protoc_insertion_point(module_scope)

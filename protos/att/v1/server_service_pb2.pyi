@@ -50,6 +50,7 @@ class GetServerInfoResponse(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     STATE_DIR_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    RELEASE_ID_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Is the version of ATT, such as `1.2.3`."""
     instance_id: _builtins.str
@@ -64,6 +65,10 @@ class GetServerInfoResponse(_message.Message):
     """Is the absolute path of the state directory on the server's host."""
     principal: _builtins.str
     """Names the caller as the server sees it, such as `local:1000`."""
+    release_id: _builtins.str
+    """Names the release of ATT that this server runs from, by its commit. Empty if
+    it was not released by ATT itself.
+    """
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names what this server can do, such as `logs.follow`. A capability that is
@@ -85,10 +90,11 @@ class GetServerInfoResponse(_message.Message):
         pid: _builtins.int = ...,
         state_dir: _builtins.str = ...,
         principal: _builtins.str = ...,
+        release_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "epoch", b"epoch", "instance_id", b"instance_id", "pid", b"pid", "principal", b"principal", "start_time", b"start_time", "state_dir", b"state_dir", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "epoch", b"epoch", "instance_id", b"instance_id", "pid", b"pid", "principal", b"principal", "release_id", b"release_id", "start_time", b"start_time", "state_dir", b"state_dir", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

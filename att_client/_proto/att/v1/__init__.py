@@ -16,6 +16,7 @@ __all__ = (
     "CreateProjectResponse",
     "Cycle",
     "CycleDecision",
+    "CycleKind",
     "CycleOutcome",
     "CycleRequest",
     "CycleResult",
@@ -99,6 +100,7 @@ __all__ = (
     "RestartRuntimeResponse",
     "RestartWatchdogStatus",
     "RollbackGate",
+    "RollbackGateStatus",
     "RollbackPolicyStatus",
     "RollbackReleaseRequest",
     "RollbackReleaseResponse",
@@ -236,6 +238,43 @@ class CycleDecision(betterproto2.Enum):
             "CYCLE_DECISION_UNSPECIFIED": 0,
             "CYCLE_DECISION_APPROVE": 1,
             "CYCLE_DECISION_REJECT": 2,
+        }
+
+
+class CycleKind(betterproto2.Enum):
+    """
+    Says what a cycle is for.
+    """
+
+    UNSPECIFIED = 0
+    """
+    Never sent.
+    """
+
+    CHANGE = 1
+    """
+    It carries a change to running and healthy; see StartCycle.
+    """
+
+    ROLLBACK = 2
+    """
+    It returns to an earlier release; see RollbackRelease.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "CYCLE_KIND_UNSPECIFIED",
+            1: "CYCLE_KIND_CHANGE",
+            2: "CYCLE_KIND_ROLLBACK",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "CYCLE_KIND_UNSPECIFIED": 0,
+            "CYCLE_KIND_CHANGE": 1,
+            "CYCLE_KIND_ROLLBACK": 2,
         }
 
 
@@ -900,6 +939,59 @@ class ErrorReason(betterproto2.Enum):
     [INTERNAL; error_id]
     """
 
+    RELEASE_MARKED_BAD = 41
+    """
+    A release with the same files is BAD and is not deployed again, unless a
+    person with the role ADMIN overrides that.
+    [FAILED_PRECONDITION; project_id, release_id, release_reason]
+    """
+
+    REVISION_NOT_FOUND = 42
+    """
+    The project's repository knows no such commit, branch or tag.
+    [NOT_FOUND; project_id, revision]
+    """
+
+    FILE_NOT_FOUND = 43
+    """
+    The tree holds no such file. [NOT_FOUND; project_id, path, commit_sha]
+    """
+
+    TEST_REPORT_NOT_FOUND = 44
+    """
+    No tests were run in this cycle, or in any. [NOT_FOUND; project_id, cycle_id]
+    """
+
+    REPOSITORY_UNAVAILABLE = 45
+    """
+    The project's remote, repository or forge cannot be used now; `failure` says
+    why.
+    [UNAVAILABLE; project_id, failure]
+    """
+
+    DECIDED_BY_REQUESTER = 46
+    """
+    Who asked for a cycle cannot approve it. [PERMISSION_DENIED; cycle_id, principal]
+    """
+
+    STREAM_STALLED = 47
+    """
+    The stream's reader took no message for 30 s; call again at the last
+    cursor. [UNAVAILABLE;]
+    """
+
+    NO_WORKING_RELEASE = 48
+    """
+    No release of ATT itself starts; the launcher answers, and tries again.
+    [UNAVAILABLE;]
+    """
+
+    PROJECT_IS_SERVER = 49
+    """
+    The project is this server itself, which its launcher starts and ends, and
+    cycles replace. [FAILED_PRECONDITION; project_id]
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -944,6 +1036,15 @@ class ErrorReason(betterproto2.Enum):
             38: "ERROR_REASON_AUDIT_UNAVAILABLE",
             39: "ERROR_REASON_SHUTTING_DOWN",
             40: "ERROR_REASON_INTERNAL",
+            41: "ERROR_REASON_RELEASE_MARKED_BAD",
+            42: "ERROR_REASON_REVISION_NOT_FOUND",
+            43: "ERROR_REASON_FILE_NOT_FOUND",
+            44: "ERROR_REASON_TEST_REPORT_NOT_FOUND",
+            45: "ERROR_REASON_REPOSITORY_UNAVAILABLE",
+            46: "ERROR_REASON_DECIDED_BY_REQUESTER",
+            47: "ERROR_REASON_STREAM_STALLED",
+            48: "ERROR_REASON_NO_WORKING_RELEASE",
+            49: "ERROR_REASON_PROJECT_IS_SERVER",
         }
 
     @classmethod
@@ -990,6 +1091,15 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_AUDIT_UNAVAILABLE": 38,
             "ERROR_REASON_SHUTTING_DOWN": 39,
             "ERROR_REASON_INTERNAL": 40,
+            "ERROR_REASON_RELEASE_MARKED_BAD": 41,
+            "ERROR_REASON_REVISION_NOT_FOUND": 42,
+            "ERROR_REASON_FILE_NOT_FOUND": 43,
+            "ERROR_REASON_TEST_REPORT_NOT_FOUND": 44,
+            "ERROR_REASON_REPOSITORY_UNAVAILABLE": 45,
+            "ERROR_REASON_DECIDED_BY_REQUESTER": 46,
+            "ERROR_REASON_STREAM_STALLED": 47,
+            "ERROR_REASON_NO_WORKING_RELEASE": 48,
+            "ERROR_REASON_PROJECT_IS_SERVER": 49,
         }
 
 
@@ -1425,6 +1535,50 @@ class RestartWatchdogStatus(betterproto2.Enum):
         }
 
 
+class RollbackGateStatus(betterproto2.Enum):
+    """
+    Says what a gate of the rollback policy found.
+    """
+
+    UNSPECIFIED = 0
+    """
+    Never sent.
+    """
+
+    PASSED = 1
+    """
+    It lets pass.
+    """
+
+    DENIED = 2
+    """
+    It denies.
+    """
+
+    NOT_APPLICABLE = 3
+    """
+    It has nothing to say here, and lets pass; `reason` says why.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "ROLLBACK_GATE_STATUS_UNSPECIFIED",
+            1: "ROLLBACK_GATE_STATUS_PASSED",
+            2: "ROLLBACK_GATE_STATUS_DENIED",
+            3: "ROLLBACK_GATE_STATUS_NOT_APPLICABLE",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "ROLLBACK_GATE_STATUS_UNSPECIFIED": 0,
+            "ROLLBACK_GATE_STATUS_PASSED": 1,
+            "ROLLBACK_GATE_STATUS_DENIED": 2,
+            "ROLLBACK_GATE_STATUS_NOT_APPLICABLE": 3,
+        }
+
+
 class RollbackPolicyStatus(betterproto2.Enum):
     """
     Is the verdict of the rollback policy.
@@ -1714,12 +1868,13 @@ default_message_pool.register_message("att.v1", "CancelCycleResponse", CancelCyc
 @dataclass(eq=False, repr=False)
 class CodeFile(betterproto2.Message):
     """
-    Describes a file of a tree.
+    Describes a file of a tree. A submodule is none.
     """
 
     path: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Is the path against the top of the tree.
+    Is the path against the top of the tree; a byte that is no UTF-8 is written
+    as `\\xNN`.
     """
 
     size_bytes: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
@@ -1884,7 +2039,8 @@ class Cycle(betterproto2.Message):
 
     request: "CycleRequest | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    Is what was asked for, less the contents of edits.
+    Is what was asked for, less the contents of the change, and the last of
+    very many edits.
     """
 
     requested_by: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -1951,7 +2107,34 @@ class Cycle(betterproto2.Message):
         14, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Is what a decision has to be made on, in AWAITING_APPROVAL.
+    Is what a decision has to be made on, in AWAITING_APPROVAL, and in HELD
+    where a person may decide what a check could not.
+    """
+
+    kind: "CycleKind" = betterproto2.field(
+        15, betterproto2.TYPE_ENUM, default_factory=lambda: CycleKind(0)
+    )
+    """
+    Says what it is for.
+    """
+
+    next_try_time: "datetime.datetime | None" = betterproto2.field(
+        16, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Is the time of the next try, in HELD.
+    """
+
+    deadline_time: "datetime.datetime | None" = betterproto2.field(
+        17, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Is the time at which the present state ends by itself, as a failure.
+    """
+
+    cancelled_by: "str" = betterproto2.field(18, betterproto2.TYPE_STRING)
+    """
+    Names who asked for the end of the cycle. Empty: nobody has.
     """
 
 
@@ -2141,6 +2324,12 @@ class CycleRequest(betterproto2.Message):
     Keeps branch and worktree of a failed cycle.
     """
 
+    override_bad: "bool" = betterproto2.field(30, betterproto2.TYPE_BOOL)
+    """
+    Deploys the change though a release with its files is BAD; that one has to
+    prove itself anew. Needs the role ADMIN.
+    """
+
 
 default_message_pool.register_message("att.v1", "CycleRequest", CycleRequest)
 
@@ -2292,6 +2481,13 @@ class CycleResult(betterproto2.Message):
     CodeService.GetTestReport.
     """
 
+    rollback_verdict: "RollbackVerdict | None" = betterproto2.field(
+        25, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    Is the verdict of the policy with all its gates. Unset: not evaluated.
+    """
+
 
 default_message_pool.register_message("att.v1", "CycleResult", CycleResult)
 
@@ -2344,7 +2540,7 @@ class CycleStepStatus(betterproto2.Message):
 
     reason: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
     """
-    Says why it failed, waits or was skipped, in snake case.
+    Says why it failed, waits, is tried again or was skipped, in snake case.
     """
 
     evidence: "dict[str, str]" = betterproto2.field(
@@ -2478,7 +2674,8 @@ class DiffFilesRequest(betterproto2.Message):
 
     paths: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
     """
-    Selects these paths. Empty: all. At most 1,000.
+    Selects these files and directories. Empty: all. At most 1,000, and at most
+    256 KiB in all.
     """
 
 
@@ -2534,6 +2731,13 @@ class EvaluateRollbackRequest(betterproto2.Message):
     failure_class: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
     Is the failure that it is wanted for. Unset: a person asks.
+    """
+
+    deployment_context: "DeploymentContext" = betterproto2.field(
+        4, betterproto2.TYPE_ENUM, default_factory=lambda: DeploymentContext(0)
+    )
+    """
+    Says who runs the app. Default SELF_HOSTED.
     """
 
 
@@ -2635,7 +2839,8 @@ default_message_pool.register_message("att.v1", "Event", Event)
 @dataclass(eq=False, repr=False)
 class EventFilter(betterproto2.Message):
     """
-    Selects events. Unset fields select all.
+    Selects events. Unset fields select all that the caller may know of: with a
+    token that is limited to projects, only events of these.
     """
 
     project_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -2652,6 +2857,12 @@ class EventFilter(betterproto2.Message):
     """
     Selects events of these types; `project.` selects all that begin so. At
     most 100.
+    """
+
+    audit: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    Selects the audit records of calls, `audit.intent`, `audit.outcome` and
+    `audit.denied`, which are left out otherwise.
     """
 
 
@@ -3049,6 +3260,12 @@ class GetServerInfoResponse(betterproto2.Message):
     Names the caller as the server sees it, such as `local:1000`.
     """
 
+    release_id: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    Names the release of ATT that this server runs from, by its commit. Empty if
+    it was not released by ATT itself.
+    """
+
 
 default_message_pool.register_message("att.v1", "GetServerInfoResponse", GetServerInfoResponse)
 
@@ -3225,7 +3442,7 @@ class ListCyclesResponse(betterproto2.Message):
 
     cycles: "list[Cycle]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    Are the cycles, the newest first.
+    Are the cycles, the newest first, without the ends of their steps' output.
     """
 
     next_page_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -3347,7 +3564,8 @@ class ListFilesResponse(betterproto2.Message):
 
     commit_sha: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Is the full commit sha that was read.
+    Is the full commit sha that was read. Empty: the cycle has made a tree and
+    no commit yet.
     """
 
 
@@ -3550,8 +3768,9 @@ default_message_pool.register_message("att.v1", "LogChunk", LogChunk)
 @dataclass(eq=False, repr=False)
 class LogFilter(betterproto2.Message):
     """
-    Selects records. The cursor moves past what is not selected too. Unset fields
-    select all.
+    Selects records. The cursor moves past what is not selected too; a page looks
+    at up to 64 MiB of the log, so one without records may have `has_more`. Gaps
+    are always selected. Unset fields select all.
     """
 
     streams: "list[LogStream]" = betterproto2.field(1, betterproto2.TYPE_ENUM, repeated=True)
@@ -3573,7 +3792,7 @@ class LogFilter(betterproto2.Message):
 
     pattern: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Selects lines that match this RE2 pattern anywhere. At most 1,000 bytes.
+    Selects lines that match this RE2 pattern anywhere. At most 4,096 bytes.
     """
 
     start_time: "datetime.datetime | None" = betterproto2.field(
@@ -3646,7 +3865,9 @@ class LogPosition(betterproto2.Message):
         2, betterproto2.TYPE_INT64, optional=True, group="position"
     )
     """
-    Is before the last so many lines, 0 to 100,000,000.
+    Is before the last so many lines, 0 to 100,000,000. With a filter these
+    are lines that it selects, of the last 1,048,576 records and as many as
+    are found within about two seconds.
     """
 
     since: "datetime.datetime | None" = betterproto2.field(
@@ -3957,6 +4178,18 @@ class Project(betterproto2.Message):
     Is the time of the last change of this message. Output only.
     """
 
+    mode_reason: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    Says why the mode is not NORMAL, in snake case or in a person's words.
+    Output only.
+    """
+
+    release_id: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    Names the release that the app is run from. Empty: from the project's
+    directory. Output only.
+    """
+
 
 default_message_pool.register_message("att.v1", "Project", Project)
 
@@ -4186,6 +4419,13 @@ class Release(betterproto2.Message):
     Is the oldest version of data it can read.
     """
 
+    remove_time: "datetime.datetime | None" = betterproto2.field(
+        13, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Is the time its files were removed. Unset: they are there.
+    """
+
 
 default_message_pool.register_message("att.v1", "Release", Release)
 
@@ -4369,7 +4609,7 @@ class RollbackGate(betterproto2.Message):
 
     reason: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Is the reason when it does not.
+    Is the reason when it denies or does not apply.
     """
 
     facts: "dict[str, str]" = betterproto2.field(
@@ -4379,6 +4619,13 @@ class RollbackGate(betterproto2.Message):
     )
     """
     Are the facts it looked at.
+    """
+
+    status: "RollbackGateStatus" = betterproto2.field(
+        5, betterproto2.TYPE_ENUM, default_factory=lambda: RollbackGateStatus(0)
+    )
+    """
+    Is what it found.
     """
 
 
@@ -4417,6 +4664,18 @@ class RollbackReleaseRequest(betterproto2.Message):
     """
     Makes a repeated call safe: the same id returns the first outcome. At most
     128 characters.
+    """
+
+    deployment_context: "DeploymentContext" = betterproto2.field(
+        6, betterproto2.TYPE_ENUM, default_factory=lambda: DeploymentContext(0)
+    )
+    """
+    Says who runs the app. Default SELF_HOSTED.
+    """
+
+    deploy_target: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    Names what is deployed to, for an external context.
     """
 
 
@@ -4965,7 +5224,7 @@ class SearchFilesResponse(betterproto2.Message):
 
     truncated: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
     """
-    Says that there are more than `limit`.
+    Says that there may be more: `limit` or the time was reached.
     """
 
     commit_sha: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
@@ -5263,7 +5522,8 @@ class TestReport(betterproto2.Message):
 
     results: "list[TestResult]" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    Are the single results, at most 10,000; empty without JUnit output.
+    Are the single results, at most 10,000 and as many as a message holds;
+    empty without JUnit output.
     """
 
     output_tail: "bytes" = betterproto2.field(9, betterproto2.TYPE_BYTES)

@@ -1,0 +1,1 @@
+"""Release cycles: from a change to running and healthy, or back, because."""

@@ -1,0 +1,1 @@
+"""What is measured: ATT, the floor that the system itself is, and its peers, by the same means."""
