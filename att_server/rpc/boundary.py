@@ -29,6 +29,10 @@ WRITE_WITHIN = timedelta(seconds=30)
 ABORT_WITHIN = timedelta(seconds=10)
 """How long the end of a call waits for its caller to take it."""
 
+LAST_WRITE_WITHIN = timedelta(seconds=1)
+"""How long a stream that is to end may take for the message that is under way: gRPC refuses a
+status while the first one, and with it the metadata, is."""
+
 _LOOKS = 4
 
 _log = logging.getLogger(__name__)
@@ -133,12 +137,17 @@ class Boundary:
     def end_streams(self) -> None:
         """Ends every stream with SHUTTING_DOWN, and later calls too; others go on."""
         self._draining = True
-        _expire(self._streams)
+        writing = {writer.end_after_write() for writer in self._writers if writer.is_writing}
+        _expire(self._streams - writing)
+        asyncio.get_running_loop().call_later(
+            LAST_WRITE_WITHIN.total_seconds(), lambda: _expire(self._streams & writing)
+        )
 
     async def drain(self, grace: timedelta) -> None:
         """Ends every call with SHUTTING_DOWN: streams at once, others after `grace`.
 
-        Returns when none is left; later calls are refused.
+        A message that is on its way has a second to be out. Returns when none is left; later
+        calls are refused.
         """
         self.end_streams()
         try:
@@ -165,7 +174,7 @@ class Boundary:
         for writer in self._writers:
             if now - writer.since > self._write_within:
                 self._stalled.add(writer.scope)
-                writer.scope.reschedule(now)
+                _expire({writer.scope})
         self._look_later()
 
     async def _to_its_end(self, work: Awaitable[Any]) -> Any:
@@ -248,13 +257,23 @@ class _Writer:
     since: in the loop's seconds; for ever from now while it does not. scope: of the call.
     """
 
-    __slots__ = ("_context", "_now", "scope", "since")
+    __slots__ = ("_context", "_is_to_end", "_now", "scope", "since")
 
     def __init__(self, context: Context, scope: asyncio.Timeout) -> None:
         self._context = context
         self._now = asyncio.get_running_loop().time
         self.scope = scope
         self.since = math.inf
+        self._is_to_end = False
+
+    @property
+    def is_writing(self) -> bool:
+        return self.since != math.inf
+
+    def end_after_write(self) -> asyncio.Timeout:
+        """Makes the scope, which it returns, expire as soon as the present write is over."""
+        self._is_to_end = True
+        return self.scope
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -264,6 +283,9 @@ class _Writer:
         self.since = self._now()
         await self._context.write(message)
         self.since = math.inf
+        if self._is_to_end:
+            _expire({self.scope})
+            await asyncio.sleep(0)  # Where the scope ends the call, before the next write.
 
 
 def _checked(request: Any) -> Any:
@@ -298,4 +320,5 @@ def _shutting_down() -> AttError:
 def _expire(scopes: set[asyncio.Timeout]) -> None:
     now = asyncio.get_running_loop().time()
     for scope in scopes:
-        scope.reschedule(now)
+        if not scope.expired():
+            scope.reschedule(now)

@@ -344,6 +344,25 @@ async def test_a_stream_that_nobody_reads_does_not_hold_up_a_drain(serve: Serve)
     await asyncio.wait_for(wire.boundary.drain(timedelta(seconds=60)), BOUND)
 
 
+@pytest.mark.parametrize("attempt", range(5))
+async def test_a_drain_lets_the_first_message_come_out_before_the_end(
+    serve: Serve, attempt: int
+) -> None:
+    writing = asyncio.Event()
+
+    async def watch(_request: Any, _call: Call) -> AsyncIterator[Answer]:
+        asyncio.get_running_loop().call_soon(writing.set)
+        yield event_service_pb2.WatchEventsResponse()
+        await asyncio.Event().wait()
+
+    wire = await serve(WatchEvents=watch)
+    stream = aiter(wire.stream("WatchEvents"))
+    await writing.wait()
+    drained = asyncio.create_task(wire.boundary.drain(timedelta(seconds=60)))
+    assert (await asyncio.wait_for(refusal(_last(stream)), BOUND)).reason == Reason.SHUTTING_DOWN
+    await asyncio.wait_for(drained, BOUND)
+
+
 async def test_a_stream_that_nobody_reads_is_ended_and_says_so(serve: Serve) -> None:
     closed = asyncio.Event()
 

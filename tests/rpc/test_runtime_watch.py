@@ -129,8 +129,6 @@ async def test_what_cannot_be_watched_is_refused(served: Served, fields: dict[st
 async def test_the_shutdown_ends_a_watch_as_an_error(served: Served) -> None:
     messages = served.watch()
     await told(messages)
-    # The server has heard that the message is out, and waits for a change.
-    await served.wire.unary("GetServerInfo")
     ending = asyncio.create_task(served.server.aclose())
     assert (await refusal(told(messages))).reason == Reason.SHUTTING_DOWN
     await ending
