@@ -91,8 +91,10 @@ async def measure(directory: Path, *, cycles: int) -> Figure:
                 # Not asked after each change, which would be measured too.
                 while changed.count < len(FORWARD):
                     await changed.wait(changed.count)
+                seen = changed.count
                 while not (found := await journal.cycle(cycle.cycle_id)) or not found.ended:
-                    await changed.wait(changed.count)
+                    await changed.wait(seen)
+                    seen = changed.count
                 figure.samples.append((time.perf_counter() - began) * 1e3 / len(FORWARD))
                 figure.add("2 fsyncs", 2 * fsync(directory))
     finally:
