@@ -19,7 +19,7 @@ import psutil
 
 from tests import canary
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which something that does not happen has failed."""
 
 

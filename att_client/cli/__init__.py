@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -15,8 +16,11 @@ def main() -> None:
 
         sys.exit(run_serve(sys.argv[3:]))
 
+    gc.disable()  # Nothing of what is loaded is garbage.
     from att_client.cli.app import run
 
+    gc.enable()
+    gc.freeze()
     sys.exit(run(sys.argv[1:]))
 
 

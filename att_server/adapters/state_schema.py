@@ -147,7 +147,6 @@ sa.Index(
     CYCLE.c.project_id,
     unique=True,
     sqlite_where=ACTIVE,
-    postgresql_where=ACTIVE,
 )
 _rolled_back = CYCLE.c.rollback_time.is_not(None)
 sa.Index(
@@ -155,7 +154,6 @@ sa.Index(
     CYCLE.c.project_id,
     CYCLE.c.rollback_time,
     sqlite_where=_rolled_back,
-    postgresql_where=_rolled_back,
 )
 
 CYCLE_CHANGE = sa.Table(

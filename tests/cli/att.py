@@ -43,16 +43,20 @@ class Ended:
 
 
 def att(
-    *arguments: str, target: str = "", env: dict[str, str] | None = None, cwd: Path | None = None
+    *arguments: str,
+    target: str = "",
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    within: float = PATIENCE,
 ) -> Ended:
-    """Runs `att` to its end."""
+    """Runs `att` to its end, which has to come `within` so many seconds."""
     process = subprocess.run(
         [*ATT, *arguments],
         env=environment(target, env),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=within,
     )
     return Ended(code=process.returncode, stdout=process.stdout, stderr=process.stderr.decode())
 
