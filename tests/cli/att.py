@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,10 @@ def att(
         timeout=within,
     )
     return Ended(code=process.returncode, stdout=process.stdout, stderr=process.stderr.decode())
+
+
+Here = Callable[..., Ended]
+"""Runs `att` in this process."""
 
 
 def running_att(

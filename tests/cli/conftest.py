@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from att_client.cli.app import run
+from tests.cli.att import Ended, Here
 from tests.server_process import ServerProcess
 
 
@@ -26,3 +28,16 @@ def server() -> Iterator[ServerProcess]:
 @pytest.fixture
 def target(server: ServerProcess) -> str:
     return server.target
+
+
+@pytest.fixture
+def att_here(capfd: pytest.CaptureFixture[str]) -> Here:
+    """Runs `att` in this process, for what needs none of its own: five times as fast."""
+
+    def run_here(*arguments: str) -> Ended:
+        capfd.readouterr()
+        code = int(run(arguments))
+        out, err = capfd.readouterr()
+        return Ended(code=code, stdout=out.encode(), stderr=err)
+
+    return run_here

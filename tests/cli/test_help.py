@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.cli.att import att
+from tests.cli.att import Here, att
 
 COMMANDS = [
     *("serve", "shutdown", "demo", "doctor", "project", "start", "stop", "restart"),
@@ -29,8 +29,8 @@ GROUPS = ("project", "log", "cycle", "release", "mcp")
 @pytest.mark.parametrize(
     "command", [*(c for c in COMMANDS if c != "serve"), "project create", "cycle run"]
 )
-def test_every_command_has_help_with_json_and_exit_codes(command: str) -> None:
-    ended = att(*command.split(), "--help")
+def test_every_command_has_help_with_json_and_exit_codes(command: str, att_here: Here) -> None:
+    ended = att_here(*command.split(), "--help")
     text = ended.stdout.decode()
     assert ended.code == 0
     assert command in GROUPS or "--json" in text
@@ -68,13 +68,13 @@ def test_the_version_is_that_of_the_distribution() -> None:
         ["status", "--nonsense"],
     ],
 )
-def test_wrong_arguments_exit_with_2_and_one_line(arguments: list[str]) -> None:
-    ended = att(*arguments)
+def test_wrong_arguments_exit_with_2_and_one_line(arguments: list[str], att_here: Here) -> None:
+    ended = att_here(*arguments)
     assert ended.code == 2
     assert ended.stdout == b""
     assert ended.stderr.startswith("error: ")
     assert ended.stderr.count("\n") == 1
-    as_json = att(*arguments, "--json")
+    as_json = att_here(*arguments, "--json")
     assert as_json.code == 2
     assert as_json.error["reason"] in ("USAGE", "CONFIG_INVALID")
 
