@@ -21,12 +21,13 @@ from att_client.cli.exits import CommandError
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Wide enough that nothing is cut where the output is no terminal.
-_UNLIMITED_WIDTH = 100_000
-
 
 class Output:
-    """Prints one command's results in the form that was asked for."""
+    """Prints one command's results in the form that was asked for.
+
+    Where nobody looks at a terminal the same words come without rich, whose import is a
+    tenth of what a command takes, and nothing is cut or wrapped.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -38,6 +39,9 @@ class Output:
 
     def say(self, text: str = "", style: str = "") -> None:
         """Prints a line for people on stdout."""
+        if not sys.stdout.isatty():
+            sys.stdout.write(f"{text}\n")
+            return
         _console(stderr=False).print(text, style=style, markup=False, highlight=False)
 
     def note(self, text: str) -> None:
@@ -49,6 +53,9 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Prints rows under their columns."""
+        if not sys.stdout.isatty():
+            _write_aligned([columns, *rows])
+            return
         from rich.table import Table
         from rich.text import Text
 
@@ -61,6 +68,10 @@ class Output:
 
     def facts(self, facts: Mapping[str, str]) -> None:
         """Prints names and values, one pair a line; empty values are left out."""
+        facts = {name: value for name, value in facts.items() if value}
+        if not sys.stdout.isatty():
+            _write_aligned(list(facts.items()))
+            return
         from rich.table import Table
         from rich.text import Text
 
@@ -68,8 +79,7 @@ class Output:
         table.add_column(style="dim")
         table.add_column(overflow="fold")
         for name, value in facts.items():
-            if value:
-                table.add_row(name, Text(value, style=_STYLES.get(value, "")))
+            table.add_row(name, Text(value, style=_STYLES.get(value, "")))
         _console(stderr=False).print(table)
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
@@ -91,14 +101,13 @@ class Output:
             sys.stderr.write(json.dumps({"error": fields}) + "\n")
             return
         said, *quoted = error.message.splitlines() or [""]
+        text = "\n".join([f"{printable(said)} ({error.reason})", *map(printable, quoted)])
+        if not sys.stderr.isatty():
+            sys.stderr.write(f"error: {text}\n")
+            return
         console = _console(stderr=True)
         console.print("error: ", style="bold red", end="", markup=False, soft_wrap=True)
-        console.print(
-            "\n".join([f"{printable(said)} ({error.reason})", *map(printable, quoted)]),
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 _STYLES = {
@@ -123,9 +132,16 @@ def state_style(state: str) -> str:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _UNLIMITED_WIDTH
-    return Console(file=stream, width=width, soft_wrap=True)
+    return Console(file=sys.stderr if stderr else sys.stdout, soft_wrap=True)
+
+
+def _write_aligned(rows: Sequence[Sequence[str]]) -> None:
+    """Writes rows with their cells under each other."""
+    flat = [[" ".join(cell.splitlines()) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*flat, strict=True)]
+    for row in flat:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
 
 
 def printable(text: str) -> str:
