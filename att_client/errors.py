@@ -35,6 +35,7 @@ adds arrives as the class of its status code, with `reason` set.
     │   ├── ProjectNotRepositoryRootError  PROJECT_NOT_REPOSITORY_ROOT
     │   ├── ProjectHasNoRemoteError        PROJECT_HAS_NO_REMOTE
     │   ├── ProjectIsServerError           PROJECT_IS_SERVER
+    │   ├── RunAsNotPossibleError          RUN_AS_NOT_POSSIBLE
     │   ├── CycleAlreadyRunningError       CYCLE_ALREADY_RUNNING
     │   ├── CycleNotAwaitingDecisionError  CYCLE_NOT_AWAITING_DECISION
     │   ├── ApprovalStaleError             APPROVAL_STALE
@@ -314,6 +315,10 @@ class ProjectHasNoRemoteError(FailedPreconditionError, reason=ErrorReason.PROJEC
 
 class ProjectIsServerError(FailedPreconditionError, reason=ErrorReason.PROJECT_IS_SERVER):
     """The project is the server itself, which no call starts, stops or deletes."""
+
+
+class RunAsNotPossibleError(FailedPreconditionError, reason=ErrorReason.RUN_AS_NOT_POSSIBLE):
+    """The app cannot be run as the user of `run_as`; `cause` in the metadata says why."""
 
 
 class CycleAlreadyRunningError(FailedPreconditionError, reason=ErrorReason.CYCLE_ALREADY_RUNNING):

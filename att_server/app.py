@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from att_server.access_parts import AccessParts
+from att_server.core.app_users import ANYBODY, AppUsers, ProjectUsers
 from att_server.core.audit import AuditLog
 from att_server.core.background import Background
 from att_server.core.bell import Bell
@@ -93,6 +94,7 @@ class Adapters:
     launcher: ServerLauncher | None = None
     furnish: Callable[[Path], None] = lambda _: None
     roots: ProjectRoots = ANYWHERE
+    users: AppUsers = ANYBODY
     is_directory: Callable[[Path], bool] = Path.is_dir
 
 
@@ -233,6 +235,7 @@ def _core(
         clock=clock,
         stored=stored,
         roots=adapters.roots,
+        users=adapters.users,
         is_directory=adapters.is_directory,
         released=lambda project_id: cycles.manager.released(
             project_id, apps.manager.released(project_id)
@@ -240,6 +243,7 @@ def _core(
         forget=lambda project_id: _forget(adapters, project_id),
         desired_changed=runs.project_changed,
     )
+    users = ProjectUsers(adapters.users, projects.effective)
     logs = LogManager(store=adapters.logs, find_project=projects.get, current_run=runs.current_run)
     apps = runtime_parts(
         RuntimePorts(
@@ -247,6 +251,7 @@ def _core(
             driver=adapters.driver,
             prober=adapters.prober,
             commands=adapters.commands,
+            users=adapters.users,
             artifacts=adapters.artifacts,
             logs=adapters.logs,
             clock=clock,
@@ -274,6 +279,7 @@ def _core(
             inherited_env=inherited_env(environ),
         ),
         projects=projects,
+        users=users,
         deployments=own or apps.deployments,
         background=background,
         stored=stored,
@@ -317,6 +323,7 @@ def _core(
         clock=clock,
         stored=stored,
         inherited_env=inherited_env(environ),
+        user=users.of_commands,
     )
     return _Core(
         managers=managers,

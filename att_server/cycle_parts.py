@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from att_server.core.app_users import ProjectUsers
 from att_server.core.background import Background
 from att_server.core.bell import Bell
 from att_server.core.bootstrap import BootstrapManager
@@ -80,6 +81,7 @@ def cycle_parts(
     ports: CyclePorts,
     *,
     projects: ProjectManager,
+    users: ProjectUsers,
     deployments: Deployments,
     background: Background,
     stored: Bell,
@@ -136,6 +138,7 @@ def cycle_parts(
     )
     dry_runs = DryRuns(
         find_project=projects.get,
+        check_user=users.check_cycles,
         planner=Planner(
             repositories=ports.repositories,
             settings=ports.settings,
@@ -152,6 +155,7 @@ def cycle_parts(
         store=ports.store,
         engine=engine,
         find_project=projects.get,
+        check_user=users.check_cycles,
         repositories=ports.repositories,
         dry_runs=dry_runs,
         clock=ports.clock,

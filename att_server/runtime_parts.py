@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from att_server.core.app_users import AppUsers
 from att_server.core.background import Background
 from att_server.core.cycles.artifacts import ArtifactStore
 from att_server.core.deployment import ReleaseDeployments
@@ -35,6 +36,7 @@ class RuntimePorts:
     driver: RuntimeDriver
     prober: Prober
     commands: CommandFinder
+    users: AppUsers
     artifacts: ArtifactStore
     logs: LogStore
     clock: Clock
@@ -69,6 +71,7 @@ def runtime_parts(
     launcher = Launcher(
         projects=projects,
         commands=ports.commands,
+        users=ports.users,
         directories=ports.artifacts,
         inherited_env=ports.inherited_env,
     )

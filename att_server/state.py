@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
+from att_server.adapters.app_users import SystemAppUsers
 from att_server.adapters.bootstrap_settings import TomlBootstrapSettings
 from att_server.adapters.command_runner import ZygoteCommandRunner
 from att_server.adapters.commands import PathCommandFinder
@@ -120,6 +121,7 @@ async def serving_state(
             launcher=launcher,
             furnish=lend_environment,
             roots=roots,
+            users=SystemAppUsers(zygote, config.state_dir, clock),
         )
         targets = await stack.enter_async_context(
             serving(

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -52,9 +52,12 @@ class ServerProcess:
         *options: str,
         environ: Mapping[str, str] | None = None,
         module: str = "att_server",
+        under: Sequence[str] = (),
     ) -> None:
-        """environ: over the environment of the tests. module: run in place of the server's."""
+        """environ: over the environment of the tests. module: run in place of the server's.
+        under: the words of a command that executes the server, such as setpriv."""
         self.module = module
+        self.under = under
         self.state_dir = state_dir
         self.options = options
         self.environ = {} if environ is None else environ
@@ -73,9 +76,10 @@ class ServerProcess:
     def start(self) -> None:
         """Returns once it serves."""
         log = (self.state_dir.parent / f"{self.state_dir.name}.log").open("ab")
+        command = (sys.executable, "-m", self.module)
         with log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "--state-dir", self.state_dir, *self.options],
+                [*self.under, *command, "--state-dir", self.state_dir, *self.options],
                 env={**os.environ, **self.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -143,8 +143,8 @@ def update(
         typer.Option(
             metavar="NAME",
             help="Take back a setting that was given before, so that att.toml or the default "
-            "holds: command, env.NAME, env_file, restart, stop_grace, readiness, liveness, "
-            "limits; can be repeated.",
+            "holds: command, env.NAME, env_file, run_as, restart, stop_grace, readiness, "
+            "liveness, limits; can be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -250,6 +250,7 @@ _UNSETTABLE = (
     "command",
     "env",
     "env_file",
+    "run_as",
     "restart",
     "stop_grace",
     "readiness",

@@ -65,6 +65,12 @@ class SettingsOptions:
             _APP,
         ),
     ] = None
+    run_as: Annotated[
+        _Text,
+        _option(
+            "The user that it runs as, by name or number. Changing it needs an admin.", "USER", _APP
+        ),
+    ] = None
     restart: Annotated[
         _Text,
         _option(
@@ -148,6 +154,8 @@ class SettingsOptions:
             changed["env"] = {**settings.env, **_variables(self.env)}
         if self.env_file is not None:
             changed["env_file"] = self.env_file
+        if self.run_as is not None:
+            changed["run_as"] = self.run_as
         if self.restart is not None:
             changed["restart"] = _policy(self.restart, settings.restart)
         if self.stop_grace is not None:

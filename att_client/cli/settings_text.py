@@ -20,6 +20,7 @@ def settings_facts(settings: att_client.RuntimeSettings) -> dict[str, str]:
         "command": shlex.join(settings.command),
         "env": " ".join(f"{k}={shlex.quote(v)}" for k, v in sorted(settings.env.items())),
         "env file": settings.env_file or "",
+        "run as": settings.run_as or "",
         "ready when": probe_text(settings.readiness),
         "alive while": probe_text(settings.liveness),
         "restart": restart_text(settings.restart),

@@ -120,6 +120,9 @@ STEPS: dict[ErrorReason, Step] = {
         advice="it is ATT itself: change it with a cycle; only a person at its host starts or "
         "stops it."
     ),
+    ErrorReason.RUN_AS_NOT_POSSIBLE: Step(
+        advice="a person changes `run_as` of the project, or what the message names on the host."
+    ),
     ErrorReason.NO_WORKING_RELEASE: Step(
         advice="a person looks at what the message names; apps run on, and it is tried again."
     ),

@@ -44,6 +44,7 @@ class ZygoteCommandRunner:
         timeout: timedelta,
         input: bytes = b"",  # noqa: A002 - the port's name for what subprocess calls so too
         output_bytes: int = 4096,
+        run_as: str = "",
     ) -> CommandResult:
         """See `CommandRunner`. Raises ValueError for more than 64 KiB of input or output."""
         if len(input) > MAX_INPUT_BYTES:
@@ -57,6 +58,7 @@ class ZygoteCommandRunner:
             "timeout": timeout.total_seconds(),
             "input": base64.b64encode(input).decode(),
             "output_bytes": output_bytes,
+            "run_as": run_as,
         }
         line = json.dumps(request).encode() + b"\n"
         try:

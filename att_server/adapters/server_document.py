@@ -13,5 +13,6 @@ class ServerDocument(Table):
 
     identities: object = None
     project_roots: object = None
+    run_as_users: object = None
     bootstrap: object = None
     projects: object = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from att_server.core.errors import AttError, Reason
 from att_server.core.model import Project
 from att_server.core.project_roots import ANYWHERE, ProjectRoots
 from att_server.core.settings import LogSettings, NotifySettings, RuntimeSettings
+from att_server.supervisor.user import NoUser, find_user
 
 FILE_NAME = "att.toml"
 
@@ -68,9 +70,10 @@ class TomlSettingsReader:
         """
         return await asyncio.to_thread(_read_log, project.path)
 
-    async def env_file(self, project: Project, path: str) -> Mapping[str, str]:
+    async def env_file(self, project: Project, path: str, *, owner: str = "") -> Mapping[str, str]:
         """The variables of a file in dotenv form; `path` is against the project's directory.
 
+        owner: the user whose file it has to be; empty: anybody's.
         Raises SETTINGS_INVALID with path and line, and never with a value;
         PROJECT_PATH_NOT_ALLOWED.
         """
@@ -79,6 +82,8 @@ class TomlSettingsReader:
             file = await asyncio.to_thread(open_regular_file, whole)
             with file:
                 await self._roots.check(whole, opened=file.fileno())
+                if owner:
+                    await asyncio.to_thread(_check_owner, file, owner)
                 return await asyncio.to_thread(_variables, file)
 
 
@@ -139,6 +144,19 @@ def _read(directory: Path, parsed: Callable[[Mapping[str, Any]], T]) -> T | None
             path,
             [(line_of(lines, key), toml_file.dotted(key), rule) for key, rule in error.violations],
         ) from error
+
+
+def _check_owner(file: BinaryIO, owner: str) -> None:
+    """Raises NotReadable where the file is not the user's."""
+    try:
+        user = find_user(owner)
+    except NoUser as error:
+        raise NotReadable(str(error)) from error
+    if os.fstat(file.fileno()).st_uid != user.uid:
+        raise NotReadable(
+            f"does not belong to {user.name!r}, whom the app runs as. Give it to that user, or "
+            "name it with the project (att project update --env-file)"
+        )
 
 
 def _variables(file: BinaryIO) -> Mapping[str, str]:

@@ -96,6 +96,11 @@ def _command(given: object) -> object:
     return given
 
 
+def _user(given: object) -> object:
+    # Who has no name at hand writes the number as it is.
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
 def _notify_command(given: tuple[str, ...]) -> tuple[str, ...]:
     for _, rule in settings_rules.command_violations(given):
         raise ValueError(rule)
@@ -236,6 +241,7 @@ class _Runtime(Table):
     limits: _Limits | None = None
     readiness: _Probe | None = None
     liveness: _Probe | None = None
+    run_as: Annotated[str | None, BeforeValidator(_user)] = None
 
     def settings(self) -> RuntimeSettings:
         readiness, liveness = self.readiness, self.liveness
@@ -248,6 +254,7 @@ class _Runtime(Table):
             limits=None if self.limits is None else self.limits.limits(),
             readiness=None if readiness is None else readiness.probe(READINESS_THRESHOLD),
             liveness=None if liveness is None else liveness.probe(LIVENESS_THRESHOLD),
+            run_as=self.run_as,
         )
 
 

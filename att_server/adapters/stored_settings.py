@@ -40,6 +40,7 @@ def settings_values(settings: RuntimeSettings) -> dict[str, Any]:
         "limits": None if limits is None else _limits_values(limits),
         "readiness": _probe_values(settings.readiness, READINESS_THRESHOLD),
         "liveness": _probe_values(settings.liveness, LIVENESS_THRESHOLD),
+        "run_as": settings.run_as,
     }
 
 
@@ -55,6 +56,7 @@ def settings_of(values: Mapping[str, Any]) -> RuntimeSettings:
         limits=None if limits is None else _limits_of(limits),
         readiness=_probe_of(values.get("readiness")),
         liveness=_probe_of(values.get("liveness")),
+        run_as=values.get("run_as"),
     )
 
 

@@ -26,6 +26,7 @@ def spec_of(
         grace=spec.stop_grace,
         probed=spec.probed,
         release_id=spec.release_id,
+        run_as=spec.run_as,
         restart=RestartPolicy(
             condition=policy.condition.value,
             initial=policy.initial_backoff.total_seconds(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 
@@ -50,16 +50,19 @@ class BootstrapManager:
         store: StateStore,
         engine: CycleEngine,
         find_project: Callable[[str], Project],
+        check_user: Callable[[Project], Awaitable[None]],
         repositories: Repositories,
         dry_runs: DryRuns,
         clock: Clock,
         stored: Bell,
     ) -> None:
-        """find_project: raises PROJECT_NOT_FOUND. stored: rung for events."""
+        """find_project: raises PROJECT_NOT_FOUND. check_user: raises RUN_AS_NOT_POSSIBLE where
+        the project has no cycles for the user that its app runs as. stored: rung for events."""
         self._journal = journal
         self._store = store
         self._engine = engine
         self._find_project = find_project
+        self._check_user = check_user
         self._repositories = repositories
         self._dry_runs = dry_runs
         self._clock = clock
@@ -82,7 +85,7 @@ class BootstrapManager:
         """Stores a cycle for the change, has it begun, and returns it as it is now.
 
         digest: equal for equal requests. Raises PROJECT_NOT_FOUND, PROJECT_FROZEN,
-        PROJECT_IN_SAFE_MODE, BASE_CONTAINS_BAD_CHANGE, FIELD_INVALID,
+        PROJECT_IN_SAFE_MODE, RUN_AS_NOT_POSSIBLE, BASE_CONTAINS_BAD_CHANGE, FIELD_INVALID,
         EDIT_PATH_INVALID, PERMISSION_DENIED, PROJECT_NOT_REPOSITORY_ROOT,
         PROJECT_HAS_NO_REMOTE, REPOSITORY_UNAVAILABLE, RELEASE_MARKED_BAD,
         CYCLE_ALREADY_RUNNING, REQUEST_ID_REUSED.
@@ -92,6 +95,7 @@ class BootstrapManager:
             return known
         project = self._find_project(project_id)
         refuse_by_mode(project, automatic=True)
+        await self._check_user(project)
         check_change(request, change, caller)
         try:
             await self._repositories.of(project)
@@ -123,7 +127,9 @@ class BootstrapManager:
         claim = self._claim(request_id, "RollbackRelease", digest, project_id)
         if (known := await self._known(claim, caller)) is not None:
             return known
-        refuse_by_mode(self._find_project(project_id), automatic=False)
+        project = self._find_project(project_id)
+        refuse_by_mode(project, automatic=False)
+        await self._check_user(project)
         verdict = await self._dry_runs.evaluate(project_id, target_release_id, "", context)
         if not verdict.allowed:
             raise AttError(

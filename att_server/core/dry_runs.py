@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from att_server.core.cycles.admission import (
     check_change,
@@ -31,12 +31,15 @@ class DryRuns:
         self,
         *,
         find_project: Callable[[str], Project],
+        check_user: Callable[[Project], Awaitable[None]],
         planner: Planner,
         questions: RollbackQuestions,
         going_back: GoingBack,
     ) -> None:
-        """find_project: raises PROJECT_NOT_FOUND."""
+        """find_project: raises PROJECT_NOT_FOUND. check_user: raises RUN_AS_NOT_POSSIBLE where
+        the project has no cycles for the user that its app runs as."""
         self._find_project = find_project
+        self._check_user = check_user
         self._planner = planner
         self._questions = questions
         self._going_back = going_back
@@ -50,6 +53,7 @@ class DryRuns:
         REPOSITORY_UNAVAILABLE.
         """
         project = self._find_project(project_id)
+        await self._check_user(project)
         check_change(request, change, caller)
         try:
             return await self._planner.plan(project, request, change)

@@ -71,6 +71,7 @@ class Reason(_UpperEnum):
     NO_WORKING_RELEASE = auto()
     """Sent by the launcher alone, in place of a server; see `stand_in`."""
     PROJECT_IS_SERVER = auto()
+    RUN_AS_NOT_POSSIBLE = auto()
 
 
 class RefusalReason(_UpperEnum):

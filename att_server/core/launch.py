@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from att_server.core.app_users import AppUsers
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import ProbeResult, Project, RunSpec, RunStatus, RuntimeState
 from att_server.core.ports import CommandFinder, RunDirectories
@@ -35,6 +36,10 @@ INHERITED = frozenset(
 the server, ATT's own among them, are not for the app."""
 
 
+_OF_THE_SERVER = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "TMPDIR"})
+"""What of that is no use to another user."""
+
+
 def inherited_env(environ: Mapping[str, str]) -> dict[str, str]:
     """The part of the server's environment that apps get."""
     return {
@@ -42,6 +47,16 @@ def inherited_env(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if name in INHERITED or name.startswith("LC_")
     }
+
+
+def env_for(run_as: str, inherited: Mapping[str, str]) -> Mapping[str, str]:
+    """What is inherited, less what is the server's own where another user is to run.
+
+    That user's home and name come in its place where the process begins.
+    """
+    if not run_as:
+        return inherited
+    return {name: value for name, value in inherited.items() if name not in _OF_THE_SERVER}
 
 
 def run_directory(project: Project, directories: RunDirectories) -> Path:
@@ -72,12 +87,15 @@ def run_spec(
             project_id=project.project_id,
         )
     own_env = {"ATT_PROJECT_ID": project.project_id, **settings.env}
+    run_as = settings.run_as or ""
     # No part of what gives a run its digest: apps that run already have none of it.
-    places = {"ATT_DATA_DIR": str(directories.data_directory(project.project_id))}
+    places = {}
+    if not run_as:  # another user does not get into the state directory
+        places["ATT_DATA_DIR"] = str(directories.data_directory(project.project_id))
     if project.release_id:
         places["ATT_RELEASE_ID"] = project.release_id
     # A Python app that buffers loses what it printed when it is killed.
-    env = {"PYTHONUNBUFFERED": "1", **inherited, **own_env, **places}
+    env = {"PYTHONUNBUFFERED": "1", **env_for(run_as, inherited), **own_env, **places}
     hidden = {
         name: value for name, value in secrets.items() if name not in own_env and name not in places
     }
@@ -105,6 +123,7 @@ def run_spec(
         restart=settings.restart_policy,
         limits=settings.limits or ResourceLimits(),
         release_id=project.release_id,
+        run_as=run_as,
     )
 
 
@@ -126,8 +145,10 @@ class ProjectSettings(Protocol):
         """
         ...
 
-    async def secrets(self, project: Project, settings: RuntimeSettings) -> Mapping[str, str]:
-        """What the `env_file` of the settings gives."""
+    async def secrets(
+        self, project: Project, settings: RuntimeSettings, *, owner: str = ""
+    ) -> Mapping[str, str]:
+        """What the `env_file` of the settings gives; owner: as `SettingsReader` takes it."""
         ...
 
 
@@ -139,23 +160,30 @@ class Launcher:
         *,
         projects: ProjectSettings,
         commands: CommandFinder,
+        users: AppUsers,
         directories: RunDirectories,
         inherited_env: Mapping[str, str],
     ) -> None:
         """inherited_env: what apps get of the server's environment."""
         self._projects = projects
         self._commands = commands
+        self._users = users
         self._directories = directories
         self._inherited_env = inherited_env
 
     async def plan(self, project: Project, overrides: RuntimeSettings) -> Launch:
         """What a start with `overrides` over the project's settings would use now.
 
-        Raises SETTINGS_INVALID, PROJECT_PATH_INVALID, NOT_IMPLEMENTED, COMMAND_MISSING.
+        Raises SETTINGS_INVALID, PROJECT_PATH_INVALID, NOT_IMPLEMENTED, COMMAND_MISSING,
+        RUN_AS_NOT_POSSIBLE.
         """
         settings = overrides.over(await self._projects.effective(project))
-        secrets = await self._projects.secrets(project, settings)
+        asked = (overrides.env_file, project.runtime.env_file) != (None, None)
+        # The app may write its own att.toml, and is not to be read what is others'.
+        owner = "" if asked else settings.run_as or ""
+        secrets = await self._projects.secrets(project, settings, owner=owner)
         spec = run_spec(project, settings, self._inherited_env, secrets, self._directories)
+        await self._users.check(spec.run_as, spec.directory)
         return Launch(settings=settings, spec=spec)
 
     async def checked(self, project: Project, overrides: RuntimeSettings) -> Launch:

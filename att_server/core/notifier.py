@@ -6,12 +6,13 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
 from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason
+from att_server.core.launch import env_for
 from att_server.core.model import CommandResult, Event, EventFilter, Project
 from att_server.core.ports import Clock, CommandRunner, SettingsReader, StateStore
 
@@ -51,8 +52,13 @@ class Notifier:
         clock: Clock,
         stored: Bell,
         inherited_env: Mapping[str, str],
+        user: Callable[[Project], Awaitable[str]],
     ) -> None:
-        """find_project: raises PROJECT_NOT_FOUND. stored: rung when events were stored."""
+        """find_project: raises PROJECT_NOT_FOUND. stored: rung when events were stored.
+
+        user: tells who commands of a project run as, empty for the server's own; raises
+        RUN_AS_NOT_POSSIBLE.
+        """
         self._store = store
         self._find_project = find_project
         self._settings = settings
@@ -60,6 +66,7 @@ class Notifier:
         self._clock = clock
         self._stored = stored
         self._inherited_env = inherited_env
+        self._user = user
         self._due: dict[str, deque[Event]] = {}
         self._unfinished: set[int] = set()
         self._finished = Bell()
@@ -133,6 +140,7 @@ class Notifier:
         try:
             project = self._find_project(event.project_id)
             wanted = await self._settings.notify(project)
+            run_as = "" if wanted is None else await self._user(project)
         except AttError as error:
             if error.reason is Reason.PROJECT_NOT_FOUND:
                 return None
@@ -147,9 +155,10 @@ class Notifier:
         result = await self._commands.run(
             wanted.command,
             directory=project.path,
-            env={**self._inherited_env, **told},
+            env={**env_for(run_as, self._inherited_env), **told},
             timeout=wanted.timeout,
             input=_line(event),
+            run_as=run_as,
         )
         if result.exit_code == 0:
             return None

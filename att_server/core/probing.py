@@ -234,4 +234,5 @@ def target(spec: RunSpec, status: RunStatus) -> ProbeTarget:
         first_cursor=status.first_cursor,
         directory=spec.directory,
         env={**spec.env, **spec.secrets, "ATT_RUN_ID": status.run_id},
+        run_as=spec.run_as,
     )

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from att_server.core.app_users import AppUsers
 from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason, project_not_found
 from att_server.core.identity import only
@@ -47,13 +48,14 @@ class ProjectManager:
         clock: Clock,
         stored: Bell,
         roots: ProjectRoots,
+        users: AppUsers,
         is_directory: Callable[[Path], bool],
         released: Callable[[str], AbstractAsyncContextManager[None]],
         forget: Callable[[str], Awaitable[None]],
         desired_changed: Callable[[str], None],
     ) -> None:
-        """roots: where projects may lie. released: entered around a deletion; raises where the
-        app runs or is being started, or a cycle is active.
+        """roots: where projects may lie. users: whom apps may run as. released: entered around
+        a deletion; raises where the app runs or is being started, or a cycle is active.
 
         forget: removes what is kept of a project that is not there, beside its log;
         without effect if there is nothing. desired_changed: told of each project
@@ -67,6 +69,7 @@ class ProjectManager:
         self._clock = clock
         self._stored = stored
         self._roots = roots
+        self._users = users
         self._is_directory = is_directory
         self._released = released
         self._forget = forget
@@ -115,7 +118,7 @@ class ProjectManager:
         path: absolute, of an existing directory; with a `template`, of one that
         is empty or absent and is filled first. remote: asked for from the network.
         Raises PROJECT_SPEC_CONFLICT, PROJECT_PATH_INVALID, PROJECT_PATH_NOT_ALLOWED,
-        FIELD_INVALID for an unknown template.
+        RUN_AS_NOT_POSSIBLE, FIELD_INVALID for an unknown template.
         """
         if template:
             self._templates.check(template, path)
@@ -138,6 +141,8 @@ class ProjectManager:
                     "Update it, or choose another id.",
                     project_id=project_id,
                 )
+            if runtime.run_as:
+                await self._users.check(runtime.run_as, directory)
             if template:
                 await self._templates.fill(template, directory)
             # What a deletion that was cut short left behind belongs to another life.
@@ -168,10 +173,13 @@ class ProjectManager:
         runtime: RuntimeSettings | None,
         remote: bool = False,
         principal: str,
+        another_user: Callable[[], None] = lambda: None,
     ) -> Project:
         """Replaces what is not None. remote: asked for from the network.
 
-        Raises PROJECT_NOT_FOUND, PROJECT_PATH_INVALID, PROJECT_PATH_NOT_ALLOWED.
+        another_user: called before the user that the app runs as is changed; raises to
+        refuse it. Raises PROJECT_NOT_FOUND, PROJECT_PATH_INVALID,
+        PROJECT_PATH_NOT_ALLOWED, RUN_AS_NOT_POSSIBLE.
         """
         directory = None if path is None else await self._directory(path, remote)
         async with self._changes:
@@ -183,6 +191,11 @@ class ProjectManager:
             )
             if changed == project:
                 return project
+            run_as = changed.runtime.run_as
+            if run_as != project.runtime.run_as:
+                another_user()
+            if run_as and (run_as, changed.path) != (project.runtime.run_as, project.path):
+                await self._users.check(run_as, run_directory(changed, self._directories))
             changed = replace(changed, update_time=self._clock.now())
             await self._put(changed, "project.updated", principal, {"path": str(changed.path)})
             return changed
@@ -329,14 +342,18 @@ class ProjectManager:
             raise
         return project.runtime.over(written)
 
-    async def secrets(self, project: Project, settings: RuntimeSettings) -> Mapping[str, str]:
+    async def secrets(
+        self, project: Project, settings: RuntimeSettings, *, owner: str = ""
+    ) -> Mapping[str, str]:
         """What the `env_file` of the settings gives; empty without one.
+
+        owner: as `SettingsReader` takes it.
 
         Raises SETTINGS_INVALID, PROJECT_PATH_NOT_ALLOWED.
         """
         if settings.env_file is None:
             return {}
-        return await self._settings.env_file(project, settings.env_file)
+        return await self._settings.env_file(project, settings.env_file, owner=owner)
 
     async def _directory(self, path: str, remote: bool) -> Path:
         directory = Path(path)

@@ -118,7 +118,10 @@ class ResourceLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:
-    """How an app is run; an empty or None field is unset."""
+    """How an app is run; an empty or None field is unset.
+
+    run_as: the name or number of a user; unset: the server's own.
+    """
 
     command: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -128,6 +131,7 @@ class RuntimeSettings:
     limits: ResourceLimits | None = None
     readiness: Probe | None = None
     liveness: Probe | None = None
+    run_as: str | None = None
 
     def over(self, base: RuntimeSettings) -> RuntimeSettings:
         """These settings with what they leave unset taken from `base`, key by key."""
@@ -140,6 +144,7 @@ class RuntimeSettings:
             limits=self.limits or base.limits,
             readiness=self.readiness or base.readiness,
             liveness=self.liveness or base.liveness,
+            run_as=base.run_as if self.run_as is None else self.run_as,
         )
 
     @property

@@ -59,6 +59,9 @@ MAX_RESTARTS = 10_000
 MAX_THRESHOLD = 1_000
 
 _RESERVED_ENV = "ATT_"
+_USER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._@-]{0,63}\$?")
+_NO_USER = 2**32 - 1
+"""What the kernel takes for `leave it as it is`."""
 
 
 def violations(settings: RuntimeSettings, *, allowed_hosts: frozenset[str]) -> list[Violation]:
@@ -134,6 +137,8 @@ def _of_settings(settings: RuntimeSettings, allowed_hosts: frozenset[str]) -> It
     yield from under("env", _of_env(settings.env))
     if settings.env_file is not None:
         yield from field_rule("env_file", _path_rule(settings.env_file))
+    if settings.run_as is not None:
+        yield from field_rule("run_as", user_rule(settings.run_as))
     if settings.stop_grace is not None:
         yield from span_rule("stop_grace", settings.stop_grace, timedelta(), MAX_STOP_GRACE)
     if settings.restart is not None:
@@ -270,6 +275,18 @@ def pattern_rule(
         # The part before the colon names the fault; the rest is of the pattern.
         fault = str(error.args[0], errors="replace").partition(":")[0]
         return f"is not an RE2 pattern that can be used: {fault}"
+    return ""
+
+
+def user_rule(user: str) -> str:
+    """The rule that the name or number of a user breaks, whether there is one or not."""
+    if user.isascii() and user.isdecimal():
+        return "" if int(user[:11]) < _NO_USER else f"must be below {_NO_USER}"
+    if not _USER_NAME.fullmatch(user):
+        return (
+            "must be the name of a user, at most 64 letters, digits and ._@- that begin with a "
+            "letter or _, or a number"
+        )
     return ""
 
 

@@ -35,6 +35,7 @@ OFFERED = (
     "settings.limits",
     "settings.liveness",
     "settings.restart",
+    "settings.run_as",
 )
 """What this server offers beside its rpcs. An earlier one refuses a request that needs
 one of these by the same name."""

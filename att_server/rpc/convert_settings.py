@@ -53,6 +53,7 @@ def to_runtime_settings(message: project_pb2.RuntimeSettings) -> RuntimeSettings
         liveness=to_probe(message.liveness, default_threshold=LIVENESS_THRESHOLD)
         if message.HasField("liveness")
         else None,
+        run_as=message.run_as if message.HasField("run_as") else None,
     )
 
 
@@ -67,6 +68,7 @@ def runtime_settings(settings: RuntimeSettings) -> project_pb2.RuntimeSettings:
         limits=None if settings.limits is None else _limits(settings.limits),
         readiness=None if settings.readiness is None else probe(settings.readiness),
         liveness=None if settings.liveness is None else probe(settings.liveness),
+        run_as=settings.run_as,
     )
 
 

@@ -9,6 +9,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from att.v1 import project_pb2
 from att.v1 import project_service_pb2 as pb
 from att_server.core.errors import AttError, Reason
+from att_server.core.identity import Role
 from att_server.core.model import Project, ProjectMode
 from att_server.core.projects import ProjectManager
 from att_server.rpc import convert, convert_settings, validate
@@ -86,6 +87,7 @@ class ProjectService:
             runtime=convert_settings.to_runtime_settings(request.runtime) if given else None,
             remote=call.remote,
             principal=call.principal,
+            another_user=lambda: call.caller.require(Role.ADMIN),
         )
         return pb.UpdateProjectResponse(project=await self._message(project))
 

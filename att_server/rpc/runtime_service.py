@@ -11,6 +11,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from att.v1 import runtime_pb2
 from att.v1 import runtime_service_pb2 as pb
 from att_server.core.errors import AttError, Reason
+from att_server.core.identity import Role
 from att_server.core.logs import LogManager
 from att_server.core.model import Runtime, RuntimeChanges
 from att_server.core.runtimes import RuntimeManager
@@ -56,6 +57,7 @@ class RuntimeService:
 
     async def _start(self, request: pb.StartRuntimeRequest, call: Call) -> Answer:
         validate.start_runtime(request, self._probe_hosts)
+        _check_user(request, call)
         runtime = await self._runtimes.start(
             request.project_id,
             convert_settings.to_runtime_settings(request.runtime),
@@ -75,6 +77,7 @@ class RuntimeService:
 
     async def _restart(self, request: pb.RestartRuntimeRequest, call: Call) -> Answer:
         validate.restart_runtime(request, self._probe_hosts)
+        _check_user(request, call)
         runtime = await self._runtimes.restart(
             request.project_id,
             convert_settings.to_runtime_settings(request.runtime),
@@ -175,6 +178,12 @@ def _messages(
         size += weight
     message.revision = change.revision
     yield message
+
+
+def _check_user(request: pb.StartRuntimeRequest | pb.RestartRuntimeRequest, call: Call) -> None:
+    """Raises PERMISSION_DENIED for another user that is asked for by somebody but an admin."""
+    if request.runtime.HasField("run_as"):
+        call.caller.require(Role.ADMIN)
 
 
 def _timeout(request: pb.StartRuntimeRequest | pb.RestartRuntimeRequest, call: Call) -> timedelta:

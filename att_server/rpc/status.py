@@ -76,6 +76,7 @@ CODES: Mapping[Reason, grpc.StatusCode] = MappingProxyType(
         Reason.STREAM_STALLED: grpc.StatusCode.UNAVAILABLE,
         Reason.NO_WORKING_RELEASE: grpc.StatusCode.UNAVAILABLE,
         Reason.PROJECT_IS_SERVER: grpc.StatusCode.FAILED_PRECONDITION,
+        Reason.RUN_AS_NOT_POSSIBLE: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.INTERNAL: grpc.StatusCode.INTERNAL,
         Reason.RELEASE_MARKED_BAD: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.REVISION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,

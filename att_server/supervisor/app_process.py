@@ -6,20 +6,19 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import math
 import os
-import resource
 import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 from att_server.supervisor import processes
 from att_server.supervisor.cgroup import Cgroup
+from att_server.supervisor.confinement import Confinement
 from att_server.supervisor.kill_reason import kill_reason
 from att_server.supervisor.limits import Limits
+from att_server.supervisor.start_failure import StartFailed, start_failure
 
 PIPE_BYTES = 256 * 1024
 _F_SETPIPE_SZ = 1031
@@ -31,18 +30,6 @@ _HUNT_WITHIN = 0.2
 # What Python ignores and other programs do not expect to be ignored.
 _IGNORED_HERE = (signal.SIGPIPE, signal.SIGXFSZ)
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-class StartFailed(Exception):
-    """The app could not be started.
-
-    failure: `command_not_found`, `command_not_executable`, `directory_invalid`
-    or `start_error`.
-    """
-
-    def __init__(self, failure: str, message: str) -> None:
-        super().__init__(message)
-        self.failure = failure
 
 
 class AppProcess:
@@ -62,15 +49,21 @@ class AppProcess:
         limits: Limits | None = None,
         cgroup: Cgroup | None = None,
         stdin: int | None = None,
+        run_as: str = "",
     ) -> None:
         """Starts the command, found over the PATH of `env`. Raises StartFailed.
 
         cgroup: is where its tree is put. stdin: a descriptor, which stays the
-        caller's; None is no input. No other descriptor of this process may be
+        caller's; None is no input. run_as: the name or number of the user that it
+        runs as, with what a login would put into `env` where that lacks it; empty:
+        our own. No other descriptor of this process may be
         inheritable, and no other thread may depend on its working directory.
         """
         self._limits = limits or Limits()
-        confined = _Confined.by(self._limits, cgroup)
+        confined = Confinement.by(self._limits, cgroup, run_as)
+        user = None if confined is None else confined.user
+        if user is not None:
+            env = {**user.environment, **env}
         self._cgroup = cgroup
         self._since = time.monotonic()
         self._cpu_seconds = 0.0
@@ -80,12 +73,17 @@ class AppProcess:
             try:
                 self.stdout, out = _pipe(on_failure, opened)
                 self.stderr, err = _pipe(on_failure, opened)
+                if user is not None:
+                    for pipe in (out, err):
+                        # Else it could write there, but not open /dev/stderr.
+                        with contextlib.suppress(OSError):
+                            os.fchown(pipe, user.uid, user.gid)
                 if stdin is None:
                     stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
                     opened.callback(os.close, stdin)
                 self.pid = _start(command, directory, env, (stdin, out, err), confined)
             except (OSError, ValueError) as error:
-                raise _start_failed(command, directory, error) from error
+                raise start_failure(command, error) from error
             on_failure.pop_all()
         # The process is ours to reap, so even a dead one still has its entry.
         process = processes.find(self.pid)
@@ -186,7 +184,7 @@ def _start(
     directory: str,
     env: Mapping[str, str],
     streams: tuple[int, int, int],
-    confined: _Confined | None,
+    confined: Confinement | None,
 ) -> int:
     """The pid of the new process. Raises OSError, ValueError, StartFailed."""
     found: OSError | None = None
@@ -195,7 +193,7 @@ def _start(
             try:
                 if confined is None:
                     return _spawn(file, command, env, streams)
-                return _fork(file, command, env, streams, confined)
+                return _fork(file, command, directory, env, streams, confined)
             except OSError as error:
                 # As execvp does: of several, what cannot be run says more.
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR):
@@ -226,9 +224,10 @@ def _spawn(
 def _fork(
     file: str,
     command: Sequence[str],
+    directory: str,
     env: Mapping[str, str],
     streams: tuple[int, int, int],
-    confined: _Confined,
+    confined: Confinement,
 ) -> int:
     """As `_spawn`, but confined before its first instruction, so with all that it starts."""
     told, tells = os.pipe2(os.O_CLOEXEC)
@@ -239,32 +238,33 @@ def _fork(
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
             if pid == 0:
-                _become(file, command, env, streams, confined, tells)
+                _become(file, command, directory, env, streams, confined, tells)
         finally:
             os.close(tells)
-        code = failure.read()
-    if not code:
+        told_failure = failure.read().decode()
+    if not told_failure:
         return pid
     os.waitpid(pid, 0)
-    cause = os.strerror(abs(int(code)))
-    if int(code) < 0:
-        raise StartFailed("start_error", f"its limits cannot be set: {cause}")
-    raise OSError(int(code), cause)
+    stage, _, code = told_failure.partition(" ")
+    if stage != "execute":
+        raise confined.failure(stage, int(code), directory)
+    raise OSError(int(code), os.strerror(int(code)))
 
 
 def _become(
     file: str,
     command: Sequence[str],
+    directory: str,
     env: Mapping[str, str],
     streams: tuple[int, int, int],
-    confined: _Confined,
+    confined: Confinement,
     tells: int,
 ) -> NoReturn:
     """What a forked process does on its way to the app.
 
-    If it fails, the error number goes to `tells`, negative if it could not be confined.
+    If it fails, the stage and the error number go to `tells`.
     """
-    code, sign = errno.EINVAL, -1
+    code, stage = errno.EINVAL, "bound"
     try:
         signal.set_wakeup_fd(-1)  # it is the parent's
         for number in _IGNORED_HERE:
@@ -272,13 +272,17 @@ def _become(
         os.setpgid(0, 0)
         for theirs, ours in enumerate(streams):
             os.dup2(ours, theirs)
-        confined.enter()
-        sign = 1
+        confined.bound()
+        stage = "become_user"
+        confined.become_user()
+        stage = "enter"
+        confined.enter(directory)
+        stage = "execute"
         os.execve(file, list(command), env)
     except OSError as error:
         code = error.errno or code
     finally:
-        os.write(tells, str(sign * code).encode())
+        os.write(tells, f"{stage} {code}".encode())
         os._exit(127)
 
 
@@ -307,52 +311,3 @@ def _candidates(name: str, env: Mapping[str, str]) -> Iterator[str]:
         file = os.path.join(directory, name)
         if os.path.exists(file):
             yield file
-
-
-@dataclass(frozen=True, slots=True)
-class _Confined:
-    """What binds a process from its beginning: kind, soft and hard limit each; its group."""
-
-    limits: Sequence[tuple[int, int, int]]
-    cgroup: Cgroup | None
-
-    @classmethod
-    def by(cls, limits: Limits, cgroup: Cgroup | None) -> _Confined | None:
-        """None if nothing does. Raises StartFailed for what this process may not give."""
-        bounds = []
-        if limits.open_files is not None:
-            _check(resource.RLIMIT_NOFILE, "open_files", limits.open_files)
-            bounds.append((resource.RLIMIT_NOFILE, limits.open_files, limits.open_files))
-        if limits.cpu_time is not None:
-            # At the first, SIGXCPU says what it is; at the second the kernel kills.
-            seconds = math.ceil(limits.cpu_time)
-            _check(resource.RLIMIT_CPU, "cpu_time", seconds + 1)
-            bounds.append((resource.RLIMIT_CPU, seconds, seconds + 1))
-        return cls(bounds, cgroup) if bounds or cgroup is not None else None
-
-    def enter(self) -> None:
-        """Binds this process. Raises OSError."""
-        if self.cgroup is not None:
-            self.cgroup.add(0)
-        for kind, soft, hard in self.limits:
-            resource.setrlimit(kind, (soft, hard))
-
-
-def _check(kind: int, name: str, asked: int) -> None:
-    _, most = resource.getrlimit(kind)
-    if most != resource.RLIM_INFINITY and asked > most:
-        raise StartFailed(
-            "start_error",
-            f"the limit {name} is {asked}, but ATT itself may use {most} at most: "
-            "lower the limit, or raise that of the server",
-        )
-
-
-def _start_failed(command: Sequence[str], directory: str, error: Exception) -> StartFailed:
-    code = error.errno if isinstance(error, OSError) else None
-    if code in (errno.ENOENT, errno.ENOTDIR):
-        return StartFailed("command_not_found", f"{command[0]}: not found")
-    if code in (errno.EACCES, errno.ENOEXEC, errno.EISDIR):
-        return StartFailed("command_not_executable", f"{command[0]}: {os.strerror(code)}")
-    cause = error.strerror if isinstance(error, OSError) else str(error)
-    return StartFailed("start_error", f"{command[0]}: {cause}")

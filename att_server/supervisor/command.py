@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from att_server.supervisor import wakeup
-from att_server.supervisor.app_process import PIPE_BYTES, AppProcess, StartFailed
+from att_server.supervisor.app_process import PIPE_BYTES, AppProcess
+from att_server.supervisor.start_failure import StartFailed
 
 OUTPUT_BYTES = 4 * 1024
 """How much of the end of what a command prints is kept, unless more is asked for."""
@@ -26,9 +27,9 @@ def run(connection: socket.socket, request: Mapping[str, Any]) -> Mapping[str, o
     """Runs the command of a request and returns its result once its tree is gone.
 
     request: `command`, `directory`, `env`, `timeout` (seconds), `input` (base64)
-    if the command is to read anything, and `output_bytes`, how much of the end
-    of its output is kept. The result has one of `exit_code`, `signal`,
-    `timed_out`, `start_error`, and `output` (base64).
+    if the command is to read anything, `run_as` if it is to run as another user,
+    and `output_bytes`, how much of the end of its output is kept. The result has
+    one of `exit_code`, `signal`, `timed_out`, `start_error`, and `output` (base64).
 
     connection: nothing comes over it. When the server closes it, or dies, the
     command is ended at once and nobody waits for a result: None. This process
@@ -41,7 +42,13 @@ def run(connection: socket.socket, request: Mapping[str, Any]) -> Mapping[str, o
             keeps = int(request.get("output_bytes", OUTPUT_BYTES))
             command = _Command(connection, deadline, keeps=keeps)
             command.start(
-                AppProcess(request["command"], request["directory"], request["env"], stdin=stdin)
+                AppProcess(
+                    request["command"],
+                    request["directory"],
+                    request["env"],
+                    stdin=stdin,
+                    run_as=request.get("run_as", ""),
+                )
             )
         except StartFailed as error:
             return {"start_error": str(error)}

@@ -13,7 +13,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 from att_server.supervisor import orders, processes, wakeup
-from att_server.supervisor.app_process import StartFailed
 from att_server.supervisor.control import Command, ControlServer, Peer
 from att_server.supervisor.log_writer import LogWriter
 from att_server.supervisor.own_log import OwnLog
@@ -23,6 +22,7 @@ from att_server.supervisor.running import Running
 from att_server.supervisor.segment import run_to_text
 from att_server.supervisor.settle import started_marker
 from att_server.supervisor.spec import Spec
+from att_server.supervisor.start_failure import StartFailed
 from att_server.supervisor.state import (
     BACKOFF,
     CONTROL_SOCKET,

@@ -18,7 +18,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from att_server.supervisor import processes
-from att_server.supervisor.app_process import StartFailed
 from att_server.supervisor.control import Peer
 from att_server.supervisor.log_files import Files
 from att_server.supervisor.log_writer import LogWriter
@@ -28,6 +27,7 @@ from att_server.supervisor.running import Running
 from att_server.supervisor.segment import run_to_text
 from att_server.supervisor.settle import settle, started_marker
 from att_server.supervisor.spec import Spec
+from att_server.supervisor.start_failure import StartFailed
 from att_server.supervisor.state import STARTING, Run, State, utc
 
 _NOWHERE = "/proc/self/task"

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from att_server.supervisor.app_process import AppProcess, StartFailed, terminate_rest
+from att_server.supervisor.app_process import AppProcess, terminate_rest
 from att_server.supervisor.capture import Capture
 from att_server.supervisor.cgroup import Cgroup
 from att_server.supervisor.limit_watch import LimitWatch
 from att_server.supervisor.log_writer import LogWriter
 from att_server.supervisor.segment import STREAM_STDERR, STREAM_STDOUT, run_to_text
 from att_server.supervisor.spec import Spec
+from att_server.supervisor.start_failure import StartFailed
 from att_server.supervisor.state import MAIN_EXITED, RunEnd, utc
 
 PIPES_WITHIN = 1.0
@@ -63,6 +64,7 @@ class Running:
                 },
                 limits=spec.limits,
                 cgroup=self._cgroup,
+                run_as=spec.run_as,
             )
         except StartFailed:
             self._leave_cgroup()

@@ -57,6 +57,7 @@ class Spec:
     grace: between SIGTERM and SIGKILL.
     probed: readiness is the server's to tell; else the app is ready as it runs.
     epoch: of the server that asks.
+    run_as: the user that the app runs as, by name or number; empty: the supervisor's own.
     after_loss: the supervisor before was lost: the last run of `history` failed,
     and what the restart policy says to that comes first.
     """
@@ -72,6 +73,7 @@ class Spec:
     grace: timedelta
     probed: bool
     release_id: str = ""
+    run_as: str = ""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     limits: Limits = field(default_factory=Limits)
     history: Inherited = field(default_factory=Inherited)
@@ -96,6 +98,7 @@ class Spec:
             "grace": self.grace.total_seconds(),
             "probed": self.probed,
             "release_id": self.release_id,
+            "run_as": self.run_as,
             "restart": self.restart.form(),
             "limits": self.limits.form(),
             "history": self.history.form(),
@@ -123,6 +126,7 @@ class Spec:
                 grace=timedelta(seconds=form["grace"]),
                 probed=form["probed"],
                 release_id=form.get("release_id", ""),
+                run_as=form.get("run_as", ""),
                 restart=RestartPolicy.from_form(form.get("restart") or {}),
                 limits=Limits.from_form(form.get("limits")),
                 history=Inherited.from_form(form.get("history") or {}),

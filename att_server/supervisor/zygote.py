@@ -15,6 +15,7 @@ Jobs:
   environment that is written nowhere, and the socket is the first control
   connection. Where it is closed instead, the job has had no effect.
 - `settle` (`project`, `log_id`, `boot_id`): `settle.settle`, answered with `settled`.
+- `reach`: `reach.reach` of the request (`run_as`, `directory`), answered with its result.
 - `command`: the request is the first line on the socket, since an environment
   can be too large for a message; see `command.run`. Answered with `begun` once
   the line is there, and then with the result.
@@ -41,6 +42,7 @@ from att_server.supervisor import app_process, cgroup, command
 from att_server.supervisor.log_writer import LogWriter
 from att_server.supervisor.own_log import OwnLog
 from att_server.supervisor.process import Supervisor
+from att_server.supervisor.reach import reach
 from att_server.supervisor.rehearsal import rehearse
 from att_server.supervisor.settle import settle
 from att_server.supervisor.spec import Spec
@@ -181,6 +183,9 @@ def _work(connection: socket.socket, request: Mapping[str, Any]) -> None:
             case "settle":
                 _name("att-settle")
                 _settle(connection, request["project"], request["log_id"], request["boot_id"])
+            case "reach":
+                _name("att-reach")
+                _tell(connection, reach(request))
             case "command":
                 _name("att-command")
                 _command(connection)

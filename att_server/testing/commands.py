@@ -38,6 +38,7 @@ class RanCommand:
     timeout: timedelta
     input: bytes
     output_bytes: int = 4096
+    run_as: str = ""
 
 
 class FakeCommandRunner:
@@ -78,6 +79,7 @@ class FakeCommandRunner:
         timeout: timedelta,
         input: bytes = b"",  # noqa: A002 - the port's name for what subprocess calls so too
         output_bytes: int = 4096,
+        run_as: str = "",
     ) -> CommandResult:
         """Ends as `result` says."""
         ran = RanCommand(
@@ -87,6 +89,7 @@ class FakeCommandRunner:
             timeout=timeout,
             input=input,
             output_bytes=output_bytes,
+            run_as=run_as,
         )
         self.ran.append(ran)
         self._changed.ring()

@@ -55,7 +55,7 @@ class FakeSettingsReader:
             raise entry
         return entry
 
-    async def env_file(self, project: Project, path: str) -> Mapping[str, str]:
+    async def env_file(self, project: Project, path: str, *, owner: str = "") -> Mapping[str, str]:
         """The entry of the path. Raises SETTINGS_INVALID without one."""
         entry = self.env_files.get(path)
         if entry is None:

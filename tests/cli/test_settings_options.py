@@ -30,6 +30,7 @@ FULL = RuntimeSettings(
     command=["a"],
     env={"A": "1", "B.C": "2"},
     env_file=".env",
+    run_as="web",
     stop_grace=timedelta(seconds=3),
     restart=RestartPolicy(condition=RestartPolicyCondition.ALWAYS, max_restarts=3),
     limits=ResourceLimits(processes=4),
@@ -156,7 +157,7 @@ def test_options_that_make_no_sense_are_wrong_usage(options: dict[str, Any]) -> 
 def test_what_is_named_is_taken_back() -> None:
     assert without(FULL, ["env.B.C"]).env == {"A": "1"}
     assert without(FULL, ["env.D"]) == FULL
-    everything = ["command", "env", "env_file", "restart", "stop_grace"]
+    everything = ["command", "env", "env_file", "run_as", "restart", "stop_grace"]
     assert without(FULL, [*everything, "readiness", "liveness", "limits"]) == NONE
 
 

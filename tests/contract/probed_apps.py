@@ -57,6 +57,7 @@ class SubprocessRunner:
         timeout: timedelta,
         input: bytes = b"",  # noqa: A002 - as the port calls it
         output_bytes: int = 4096,
+        run_as: str = "",
     ) -> CommandResult:
         try:
             process = await asyncio.create_subprocess_exec(

@@ -20,6 +20,7 @@ from att_server.adapters.segments import SegmentLogStore
 from att_server.adapters.settings import TomlSettingsReader
 from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.adapters.zygote_client import ZygoteClient
+from att_server.core.app_users import ANYBODY
 from att_server.core.background import Background
 from att_server.core.bell import Bell
 from att_server.core.cycles import progress
@@ -152,6 +153,7 @@ class ReleaseBench:
             clock=self.clock,
             stored=stored,
             roots=ANYWHERE,
+            users=ANYBODY,
             is_directory=Path.is_dir,
             released=lambda project_id: parts.manager.released(project_id),
             forget=self.artifacts.forget_project,
@@ -167,6 +169,7 @@ class ReleaseBench:
                 driver=driver,
                 prober=prober,
                 commands=PathCommandFinder(),
+                users=ANYBODY,
                 artifacts=self.artifacts,
                 logs=logs,
                 clock=self.clock,

@@ -59,6 +59,7 @@ def project(project_id: str = "web") -> Project:
             command=("python", "app.py", "\u2603 \n"),
             env={"A": "1", "B": ""},
             env_file="secrets/größer.env",
+            run_as="größer",
             stop_grace=timedelta(milliseconds=1_500),
             restart=RestartPolicy(
                 condition=RestartCondition.ON_FAILURE,

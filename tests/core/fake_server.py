@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from att_server.core.app_users import ANYBODY
 from att_server.core.background import Background
 from att_server.core.bell import Bell
 from att_server.core.deployment import ReleaseDeployments
@@ -76,6 +77,7 @@ class Server:
                 clock=self.clock,
                 stored=stored,
                 roots=ANYWHERE,
+                users=ANYBODY,
                 is_directory=lambda _: True,
                 released=lambda project_id: self.runtimes.released(project_id),
                 forget=self.artifacts.forget_project,
@@ -87,6 +89,7 @@ class Server:
                     driver=self.driver,
                     prober=self.prober,
                     commands=FakeCommandFinder(missing=frozenset({"gone"})),
+                    users=ANYBODY,
                     artifacts=self.artifacts,
                     logs=self.logs,
                     clock=self.clock,

@@ -46,6 +46,7 @@ class House:
     settings: FakeSettingsReader = field(default_factory=FakeSettingsReader)
     projects: dict[str, Project] = field(default_factory=dict)
     stored: Bell = field(default_factory=Bell)
+    run_as: str = ""
 
     def add(self, project_id: str, notify: NotifySettings | AttError | None = TELL) -> None:
         now = self.clock.now()
@@ -80,6 +81,9 @@ class House:
         await self.store.append_events(event)
         self.stored.ring()
 
+    async def user(self, project: Project) -> str:
+        return self.run_as
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         notifier = Notifier(
@@ -89,6 +93,7 @@ class House:
             commands=self.commands,
             clock=self.clock,
             stored=self.stored,
+            user=self.user,
             inherited_env={"PATH": "/bin"},
         )
         running = asyncio.create_task(notifier.run())

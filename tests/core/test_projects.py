@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from att_server.core.app_users import ANYBODY
 from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason
 from att_server.core.model import DesiredState, Event, EventFilter
@@ -47,6 +48,7 @@ class Stage:
             clock=self.clock,
             stored=Bell(),
             roots=ANYWHERE,
+            users=ANYBODY,
             is_directory=lambda path: path.name == "there",
             released=self.released,
             forget=self.forget,

@@ -53,6 +53,7 @@ def test_every_fault_is_named_by_its_field() -> None:
         command=("", "a\0"),
         env={"B": "\0", "ATT_A": ""},
         env_file="",
+        run_as="",
         stop_grace=-SECOND,
         restart=RestartPolicy(
             condition=RestartCondition.ALWAYS,
@@ -80,6 +81,7 @@ def test_every_fault_is_named_by_its_field() -> None:
         ("env", "ATT_A"),
         ("env", "B"),
         ("env_file",),
+        ("run_as",),
         ("stop_grace",),
         ("restart", "initial_backoff"),
         ("restart", "max_backoff"),
@@ -101,6 +103,34 @@ def test_every_fault_is_named_by_its_field() -> None:
         ("liveness", "log"),
         ("liveness", "log", "pattern"),
     ]
+
+
+@pytest.mark.parametrize(
+    "user", ["web", "_apt", "a.b-c_d", "pc$", "alice@example.org", "0", "4294967294"]
+)
+def test_a_user_has_a_name_or_a_number(user: str) -> None:
+    assert broken(RuntimeSettings(run_as=user)) == []
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "",
+        "-1",
+        "4294967295",
+        "9" * 40,
+        "1a",
+        "a b",
+        "a:b",
+        "a/b",
+        "a\0",
+        "\u00e4",
+        "a" * 65,
+        "\u0663",
+    ],
+)
+def test_what_is_no_name_of_a_user_is_refused(user: str) -> None:
+    assert broken(RuntimeSettings(run_as=user)) == [("run_as",)]
 
 
 def test_the_wait_may_not_shrink() -> None:

@@ -105,6 +105,7 @@ PROBES = st.builds(
         command=WORDS,
         env=st.dictionaries(st.text("AB", min_size=1), st.text("x")),
         env_file=st.none() | TEXTS,
+        run_as=st.none() | TEXTS,
         stop_grace=st.none() | SPANS,
         restart=st.none()
         | st.builds(

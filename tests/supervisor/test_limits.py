@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from att_server.supervisor.app_process import AppProcess, StartFailed
+from att_server.supervisor.app_process import AppProcess
 from att_server.supervisor.kill_reason import kernel_messages, killed_for_memory
 from att_server.supervisor.limits import Limits
+from att_server.supervisor.start_failure import StartFailed
 
 MIB = 1024 * 1024
 

@@ -15,7 +15,11 @@ async def check_command(
 ) -> Outcome:
     """command_ok, command_exit (also by a signal), command_timeout or command_error."""
     result = await commands.run(
-        probe.command, directory=target.directory, env=target.env, timeout=timeout
+        probe.command,
+        directory=target.directory,
+        env=target.env,
+        timeout=timeout,
+        run_as=target.run_as,
     )
     if result.timed_out:
         return Outcome(reason="command_timeout")

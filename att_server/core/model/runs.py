@@ -21,6 +21,7 @@ class RunSpec:
     env: the environment of the app, less `secrets` and ATT_RUN_ID, which each run gets.
     own_env: the part of it that settings gave; the rest came from the server.
     secrets: what `env_file` gave; never written to disk, and masked in the log.
+    run_as: the user that it runs as; empty: the server's own.
     """
 
     project_id: str
@@ -35,6 +36,7 @@ class RunSpec:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     limits: ResourceLimits = field(default_factory=ResourceLimits)
     release_id: str = ""
+    run_as: str = ""
 
     def digest(self) -> str:
         """Equal for equal specifications; stable over processes and releases.
@@ -56,6 +58,8 @@ class RunSpec:
         for name, given in (("restart", self.restart), ("limits", self.limits)):
             if changed := changed_fields(given):
                 form.append([name, changed])
+        if self.run_as:
+            form.append(["run_as", self.run_as])
         return hashlib.sha256(json.dumps(form).encode()).hexdigest()
 
 
@@ -184,7 +188,11 @@ class CommandResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTarget:
-    """The run that is checked. env: the whole environment of the app, secrets included."""
+    """The run that is checked.
+
+    env: the whole environment of the app, secrets included. run_as: the user that it
+    runs as; empty: the server's own.
+    """
 
     project_id: str
     log_id: str
@@ -193,6 +201,7 @@ class ProbeTarget:
     first_cursor: int
     directory: Path
     env: Mapping[str, str]
+    run_as: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

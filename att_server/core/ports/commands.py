@@ -24,11 +24,13 @@ class CommandRunner(Protocol):
         timeout: timedelta,
         input: bytes = b"",  # noqa: A002 - as subprocess.run calls it
         output_bytes: int = 4096,
+        run_as: str = "",
     ) -> CommandResult:
         """Runs the command and ends whatever it leaves behind, also if the server dies.
 
         input: is its standard input, at most 64 KiB. output_bytes: how much of
-        the end of what it prints is kept, at most 64 KiB. Never raises for a
+        the end of what it prints is kept, at most 64 KiB. run_as: the user that it
+        runs as, by name or number; empty: the server's own. Never raises for a
         failed command. Cancelling ends the command.
         """
         ...

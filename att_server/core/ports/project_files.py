@@ -37,9 +37,10 @@ class SettingsReader(Protocol):
         """
         ...
 
-    async def env_file(self, project: Project, path: str) -> Mapping[str, str]:
+    async def env_file(self, project: Project, path: str, *, owner: str = "") -> Mapping[str, str]:
         """The variables of a file in dotenv form; `path` is against the project's directory.
 
+        owner: the user whose file it has to be; empty: anybody's.
         Raises SETTINGS_INVALID, with the line and never a value.
         """
         ...

@@ -202,6 +202,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The project is this server itself, which its launcher starts and ends, and
     cycles replace. [FAILED_PRECONDITION; project_id]
     """
+    ERROR_REASON_RUN_AS_NOT_POSSIBLE: _ErrorReason.ValueType  # 50
+    """The app, or a command of its project, cannot be run as the user that
+    `run_as` names, or may not be run as the server's own; `cause` says why.
+    [FAILED_PRECONDITION; run_as, cause]
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Says why a call failed. The value's name without the prefix `ERROR_REASON_`
@@ -391,5 +396,10 @@ ERROR_REASON_NO_WORKING_RELEASE: ErrorReason.ValueType  # 48
 ERROR_REASON_PROJECT_IS_SERVER: ErrorReason.ValueType  # 49
 """The project is this server itself, which its launcher starts and ends, and
 cycles replace. [FAILED_PRECONDITION; project_id]
+"""
+ERROR_REASON_RUN_AS_NOT_POSSIBLE: ErrorReason.ValueType  # 50
+"""The app, or a command of its project, cannot be run as the user that
+`run_as` names, or may not be run as the server's own; `cause` says why.
+[FAILED_PRECONDITION; run_as, cause]
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61tt/v1/project.proto\x12\x06\x61tt.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x02\n\x07Project\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12(\n\x07runtime\x18\x03 \x01(\x0b\x32\x17.att.v1.RuntimeSettings\x12\x32\n\x11\x65\x66\x66\x65\x63tive_runtime\x18\x04 \x01(\x0b\x32\x17.att.v1.RuntimeSettings\x12\x16\n\x0esettings_error\x18\x05 \x01(\t\x12!\n\x04mode\x18\x06 \x01(\x0e\x32\x13.att.v1.ProjectMode\x12\x0e\n\x06log_id\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bmode_reason\x18\n \x01(\t\x12\x12\n\nrelease_id\x18\x0b \x01(\t\"\x82\x03\n\x0fRuntimeSettings\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12\x32\n\x03\x65nv\x18\x02 \x03(\x0b\x32 .att.v1.RuntimeSettings.EnvEntryB\x03\x80\x01\x01\x12\x15\n\x08\x65nv_file\x18\x03 \x01(\tH\x00\x88\x01\x01\x12-\n\nstop_grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x07restart\x18\x05 \x01(\x0b\x32\x15.att.v1.RestartPolicy\x12&\n\x06limits\x18\x06 \x01(\x0b\x32\x16.att.v1.ResourceLimits\x12 \n\treadiness\x18\x07 \x01(\x0b\x32\r.att.v1.Probe\x12\x1f\n\x08liveness\x18\x08 \x01(\x0b\x32\r.att.v1.Probe\x12\x18\n\x10\x64\x61ta_directories\x18\t \x03(\t\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_env_file\"\xfc\x03\n\rRestartPolicy\x12\x32\n\tcondition\x18\x01 \x01(\x0e\x32\x1f.att.v1.RestartPolicy.Condition\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x0e\x62\x61\x63koff_factor\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0e\x62\x61\x63koff_jitter\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cmax_restarts\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12)\n\x06window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cstable_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"k\n\tCondition\x12\x19\n\x15\x43ONDITION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONDITION_NEVER\x10\x01\x12\x18\n\x14\x43ONDITION_ON_FAILURE\x10\x02\x12\x14\n\x10\x43ONDITION_ALWAYS\x10\x03\x42\x11\n\x0f_backoff_factorB\x11\n\x0f_backoff_jitterB\x0f\n\r_max_restarts\"\xb7\x01\n\x0eResourceLimits\x12\x19\n\x0cmemory_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nopen_files\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\tprocesses\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12+\n\x08\x63pu_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_memory_bytesB\r\n\x0b_open_filesB\x0c\n\n_processes\"\xec\x02\n\x05Probe\x12!\n\x04http\x18\x01 \x01(\x0b\x32\x11.att.v1.HttpProbeH\x00\x12\x1f\n\x03tcp\x18\x02 \x01(\x0b\x32\x10.att.v1.TcpProbeH\x00\x12\'\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x14.att.v1.CommandProbeH\x00\x12!\n\x04grpc\x18\x04 \x01(\x0b\x32\x11.att.v1.GrpcProbeH\x00\x12\x1f\n\x03log\x18\x05 \x01(\x0b\x32\x10.att.v1.LogProbeH\x00\x12+\n\x08interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\tthreshold\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12+\n\x08\x64\x65\x61\x64line\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\n\x04kindB\x0c\n\n_threshold\"\x18\n\tHttpProbe\x12\x0b\n\x03url\x18\x01 \x01(\t\"&\n\x08TcpProbe\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\"\x1f\n\x0c\x43ommandProbe\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\",\n\tGrpcProbe\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\"\x1b\n\x08LogProbe\x12\x0f\n\x07pattern\x18\x01 \x01(\t*t\n\x0bProjectMode\x12\x1c\n\x18PROJECT_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13PROJECT_MODE_NORMAL\x10\x01\x12\x15\n\x11PROJECT_MODE_SAFE\x10\x02\x12\x17\n\x13PROJECT_MODE_FROZEN\x10\x03\x42,\n\x06\x61tt.v1P\x01Z\x17\x61tt/gen/go/att/v1;attv1\xaa\x02\x06\x41tt.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61tt/v1/project.proto\x12\x06\x61tt.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x02\n\x07Project\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12(\n\x07runtime\x18\x03 \x01(\x0b\x32\x17.att.v1.RuntimeSettings\x12\x32\n\x11\x65\x66\x66\x65\x63tive_runtime\x18\x04 \x01(\x0b\x32\x17.att.v1.RuntimeSettings\x12\x16\n\x0esettings_error\x18\x05 \x01(\t\x12!\n\x04mode\x18\x06 \x01(\x0e\x32\x13.att.v1.ProjectMode\x12\x0e\n\x06log_id\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bmode_reason\x18\n \x01(\t\x12\x12\n\nrelease_id\x18\x0b \x01(\t\"\xa2\x03\n\x0fRuntimeSettings\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\x12\x32\n\x03\x65nv\x18\x02 \x03(\x0b\x32 .att.v1.RuntimeSettings.EnvEntryB\x03\x80\x01\x01\x12\x15\n\x08\x65nv_file\x18\x03 \x01(\tH\x00\x88\x01\x01\x12-\n\nstop_grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x07restart\x18\x05 \x01(\x0b\x32\x15.att.v1.RestartPolicy\x12&\n\x06limits\x18\x06 \x01(\x0b\x32\x16.att.v1.ResourceLimits\x12 \n\treadiness\x18\x07 \x01(\x0b\x32\r.att.v1.Probe\x12\x1f\n\x08liveness\x18\x08 \x01(\x0b\x32\r.att.v1.Probe\x12\x18\n\x10\x64\x61ta_directories\x18\t \x03(\t\x12\x13\n\x06run_as\x18\n \x01(\tH\x01\x88\x01\x01\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_env_fileB\t\n\x07_run_as\"\xfc\x03\n\rRestartPolicy\x12\x32\n\tcondition\x18\x01 \x01(\x0e\x32\x1f.att.v1.RestartPolicy.Condition\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1b\n\x0e\x62\x61\x63koff_factor\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0e\x62\x61\x63koff_jitter\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cmax_restarts\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12)\n\x06window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cstable_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"k\n\tCondition\x12\x19\n\x15\x43ONDITION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONDITION_NEVER\x10\x01\x12\x18\n\x14\x43ONDITION_ON_FAILURE\x10\x02\x12\x14\n\x10\x43ONDITION_ALWAYS\x10\x03\x42\x11\n\x0f_backoff_factorB\x11\n\x0f_backoff_jitterB\x0f\n\r_max_restarts\"\xb7\x01\n\x0eResourceLimits\x12\x19\n\x0cmemory_bytes\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nopen_files\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\tprocesses\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12+\n\x08\x63pu_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_memory_bytesB\r\n\x0b_open_filesB\x0c\n\n_processes\"\xec\x02\n\x05Probe\x12!\n\x04http\x18\x01 \x01(\x0b\x32\x11.att.v1.HttpProbeH\x00\x12\x1f\n\x03tcp\x18\x02 \x01(\x0b\x32\x10.att.v1.TcpProbeH\x00\x12\'\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x14.att.v1.CommandProbeH\x00\x12!\n\x04grpc\x18\x04 \x01(\x0b\x32\x11.att.v1.GrpcProbeH\x00\x12\x1f\n\x03log\x18\x05 \x01(\x0b\x32\x10.att.v1.LogProbeH\x00\x12+\n\x08interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\tthreshold\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12+\n\x08\x64\x65\x61\x64line\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\n\x04kindB\x0c\n\n_threshold\"\x18\n\tHttpProbe\x12\x0b\n\x03url\x18\x01 \x01(\t\"&\n\x08TcpProbe\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\"\x1f\n\x0c\x43ommandProbe\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\",\n\tGrpcProbe\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\"\x1b\n\x08LogProbe\x12\x0f\n\x07pattern\x18\x01 \x01(\t*t\n\x0bProjectMode\x12\x1c\n\x18PROJECT_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13PROJECT_MODE_NORMAL\x10\x01\x12\x15\n\x11PROJECT_MODE_SAFE\x10\x02\x12\x17\n\x13PROJECT_MODE_FROZEN\x10\x03\x42,\n\x06\x61tt.v1P\x01Z\x17\x61tt/gen/go/att/v1;attv1\xaa\x02\x06\x41tt.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,30 +38,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNTIMESETTINGS_ENVENTRY']._serialized_options = b'8\001'
   _globals['_RUNTIMESETTINGS'].fields_by_name['env']._loaded_options = None
   _globals['_RUNTIMESETTINGS'].fields_by_name['env']._serialized_options = b'\200\001\001'
-  _globals['_PROJECTMODE']._serialized_start=2078
-  _globals['_PROJECTMODE']._serialized_end=2194
+  _globals['_PROJECTMODE']._serialized_start=2110
+  _globals['_PROJECTMODE']._serialized_end=2226
   _globals['_PROJECT']._serialized_start=98
   _globals['_PROJECT']._serialized_end=449
   _globals['_RUNTIMESETTINGS']._serialized_start=452
-  _globals['_RUNTIMESETTINGS']._serialized_end=838
-  _globals['_RUNTIMESETTINGS_ENVENTRY']._serialized_start=783
-  _globals['_RUNTIMESETTINGS_ENVENTRY']._serialized_end=825
-  _globals['_RESTARTPOLICY']._serialized_start=841
-  _globals['_RESTARTPOLICY']._serialized_end=1349
-  _globals['_RESTARTPOLICY_CONDITION']._serialized_start=1187
-  _globals['_RESTARTPOLICY_CONDITION']._serialized_end=1294
-  _globals['_RESOURCELIMITS']._serialized_start=1352
-  _globals['_RESOURCELIMITS']._serialized_end=1535
-  _globals['_PROBE']._serialized_start=1538
-  _globals['_PROBE']._serialized_end=1902
-  _globals['_HTTPPROBE']._serialized_start=1904
-  _globals['_HTTPPROBE']._serialized_end=1928
-  _globals['_TCPPROBE']._serialized_start=1930
-  _globals['_TCPPROBE']._serialized_end=1968
-  _globals['_COMMANDPROBE']._serialized_start=1970
-  _globals['_COMMANDPROBE']._serialized_end=2001
-  _globals['_GRPCPROBE']._serialized_start=2003
-  _globals['_GRPCPROBE']._serialized_end=2047
-  _globals['_LOGPROBE']._serialized_start=2049
-  _globals['_LOGPROBE']._serialized_end=2076
+  _globals['_RUNTIMESETTINGS']._serialized_end=870
+  _globals['_RUNTIMESETTINGS_ENVENTRY']._serialized_start=804
+  _globals['_RUNTIMESETTINGS_ENVENTRY']._serialized_end=846
+  _globals['_RESTARTPOLICY']._serialized_start=873
+  _globals['_RESTARTPOLICY']._serialized_end=1381
+  _globals['_RESTARTPOLICY_CONDITION']._serialized_start=1219
+  _globals['_RESTARTPOLICY_CONDITION']._serialized_end=1326
+  _globals['_RESOURCELIMITS']._serialized_start=1384
+  _globals['_RESOURCELIMITS']._serialized_end=1567
+  _globals['_PROBE']._serialized_start=1570
+  _globals['_PROBE']._serialized_end=1934
+  _globals['_HTTPPROBE']._serialized_start=1936
+  _globals['_HTTPPROBE']._serialized_end=1960
+  _globals['_TCPPROBE']._serialized_start=1962
+  _globals['_TCPPROBE']._serialized_end=2000
+  _globals['_COMMANDPROBE']._serialized_start=2002
+  _globals['_COMMANDPROBE']._serialized_end=2033
+  _globals['_GRPCPROBE']._serialized_start=2035
+  _globals['_GRPCPROBE']._serialized_end=2079
+  _globals['_LOGPROBE']._serialized_start=2081
+  _globals['_LOGPROBE']._serialized_end=2108
 # @@protoc_insertion_point(module_scope)

@@ -169,9 +169,16 @@ class RuntimeSettings(_message.Message):
     READINESS_FIELD_NUMBER: _builtins.int
     LIVENESS_FIELD_NUMBER: _builtins.int
     DATA_DIRECTORIES_FIELD_NUMBER: _builtins.int
+    RUN_AS_FIELD_NUMBER: _builtins.int
     env_file: _builtins.str
     """Is the path of a file with secret environment values, against the project's
     directory. Its values are never returned and are masked in the log.
+    """
+    run_as: _builtins.str
+    """Names the user that the app and its command probes run as, by name or by
+    number, with the groups and the home that the system knows of that user.
+    Unset: the server's own. Needs a server that may change its user; see
+    docs/security.md. A call that changes it needs ROLE_ADMIN.
     """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -229,14 +236,20 @@ class RuntimeSettings(_message.Message):
         readiness: Global___Probe | None = ...,
         liveness: Global___Probe | None = ...,
         data_directories: _abc.Iterable[_builtins.str] | None = ...,
+        run_as: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_env_file", b"_env_file", "env_file", b"env_file", "limits", b"limits", "liveness", b"liveness", "readiness", b"readiness", "restart", b"restart", "stop_grace", b"stop_grace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_env_file", b"_env_file", "_run_as", b"_run_as", "env_file", b"env_file", "limits", b"limits", "liveness", b"liveness", "readiness", b"readiness", "restart", b"restart", "run_as", b"run_as", "stop_grace", b"stop_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_env_file", b"_env_file", "command", b"command", "data_directories", b"data_directories", "env", b"env", "env_file", b"env_file", "limits", b"limits", "liveness", b"liveness", "readiness", b"readiness", "restart", b"restart", "stop_grace", b"stop_grace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_env_file", b"_env_file", "_run_as", b"_run_as", "command", b"command", "data_directories", b"data_directories", "env", b"env", "env_file", b"env_file", "limits", b"limits", "liveness", b"liveness", "readiness", b"readiness", "restart", b"restart", "run_as", b"run_as", "stop_grace", b"stop_grace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__env_file: _TypeAlias = _typing.Literal["env_file"]  # noqa: Y015
     _WhichOneofArgType__env_file: _TypeAlias = _typing.Literal["_env_file", b"_env_file"]  # noqa: Y015
+    _WhichOneofReturnType__run_as: _TypeAlias = _typing.Literal["run_as"]  # noqa: Y015
+    _WhichOneofArgType__run_as: _TypeAlias = _typing.Literal["_run_as", b"_run_as"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__env_file) -> _WhichOneofReturnType__env_file | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__run_as) -> _WhichOneofReturnType__run_as | None: ...
 
 Global___RuntimeSettings: _TypeAlias = RuntimeSettings  # noqa: Y015
 

@@ -992,6 +992,13 @@ class ErrorReason(betterproto2.Enum):
     cycles replace. [FAILED_PRECONDITION; project_id]
     """
 
+    RUN_AS_NOT_POSSIBLE = 50
+    """
+    The app, or a command of its project, cannot be run as the user that
+    `run_as` names, or may not be run as the server's own; `cause` says why.
+    [FAILED_PRECONDITION; run_as, cause]
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -1045,6 +1052,7 @@ class ErrorReason(betterproto2.Enum):
             47: "ERROR_REASON_STREAM_STALLED",
             48: "ERROR_REASON_NO_WORKING_RELEASE",
             49: "ERROR_REASON_PROJECT_IS_SERVER",
+            50: "ERROR_REASON_RUN_AS_NOT_POSSIBLE",
         }
 
     @classmethod
@@ -1100,6 +1108,7 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_STREAM_STALLED": 47,
             "ERROR_REASON_NO_WORKING_RELEASE": 48,
             "ERROR_REASON_PROJECT_IS_SERVER": 49,
+            "ERROR_REASON_RUN_AS_NOT_POSSIBLE": 50,
         }
 
 
@@ -5124,6 +5133,14 @@ class RuntimeSettings(betterproto2.Message):
     data_directories: "list[str]" = betterproto2.field(9, betterproto2.TYPE_STRING, repeated=True)
     """
     Names directories, against the project's own, that live across releases.
+    """
+
+    run_as: "str | None" = betterproto2.field(10, betterproto2.TYPE_STRING, optional=True)
+    """
+    Names the user that the app and its command probes run as, by name or by
+    number, with the groups and the home that the system knows of that user.
+    Unset: the server's own. Needs a server that may change its user; see
+    docs/security.md. A call that changes it needs ROLE_ADMIN.
     """
 
 
