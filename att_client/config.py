@@ -7,7 +7,7 @@
 | `XDG_STATE_HOME`  | where programs keep state                     | `~/.local/state`     |
 | `ATT_TIMEOUT`     | seconds that a call may take, such as `2.5`   | `30`                 |
 | `ATT_TOKEN`       | the token that says who calls                 | none: the local user |
-| `ATT_TOKEN_FILE`  | a file that holds it, instead                 | none                 |
+| `ATT_TOKEN_FILE`  | a file that holds it, instead; may be renewed | none                 |
 | `ATT_CA_FILE`     | who signs the certificates of servers, as PEM | the public CAs       |
 | `ATT_CERT_FILE`   | this client's own certificate, as PEM         | none                 |
 | `ATT_KEY_FILE`    | its key, as PEM                               | none                 |
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,13 +27,11 @@ from typing import Self
 
 from att_client.errors import ConfigInvalidError
 from att_client.targets import Address, TargetInvalid, parse
+from att_client.token_file import check_token, read_token
 
 ARGUMENT = "the argument `target`"
 
 _LONGEST_TIMEOUT = timedelta(days=1)
-_LONGEST_TOKEN_FILE = 4096
-# What gRPC takes in a header, less spaces.
-_TOKEN = re.compile(r"[!-~]{1,1024}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +49,11 @@ class Config:
     or restart asks for. Up to a day."""
 
     token: str = field(default="", repr=False)
-    """Says who calls, as `att token create` showed it. Empty: the socket's own user."""
+    """Says who calls, as `att token create` showed it. Empty: the socket's own user, or
+    `token_file`."""
+
+    token_file: Path | None = None
+    """Holds the token in its place, and is read again as it changes."""
 
     ca_file: Path | None = None
     """Who signs the certificate of a server over TLS, as PEM. None: the public CAs."""
@@ -64,7 +65,11 @@ class Config:
     """The key of `cert_file`, as PEM."""
 
     def __post_init__(self) -> None:
-        if not self.address.encrypted and not self.address.socket and self.token:
+        if (
+            not self.address.encrypted
+            and not self.address.socket
+            and (self.token or self.token_file)
+        ):
             raise ConfigInvalidError(
                 f"The target {self.target!r} (from {self.source}) is reached in clear text, and a "
                 "token is not sent so: whoever has the port would have the token. Serve it with "
@@ -78,11 +83,12 @@ class Config:
             raise ConfigInvalidError(
                 f"The timeout of {self.timeout.total_seconds()} s is not above 0 and at most a day."
             )
-        if self.token and not _TOKEN.fullmatch(self.token):
-            raise ConfigInvalidError(
-                "The token is not one word of ASCII characters. Give it as `att token create` "
-                "showed it, whole and without quotes."
-            )
+        if self.token and self.token_file is not None:
+            raise ConfigInvalidError("A token and the file of one are both given. Give one.")
+        if self.token:
+            check_token(self.token)
+        if self.token_file is not None:
+            read_token(self.token_file)  # one that cannot be used is told at once
 
     @property
     def address(self) -> Address:
@@ -114,7 +120,8 @@ class Config:
             target=target,
             source=source,
             timeout=_timeout(env),
-            token=_token(env),
+            token=env.get("ATT_TOKEN", ""),
+            token_file=_token_file(env),
             ca_file=_path(env, "ATT_CA_FILE"),
             cert_file=_path(env, "ATT_CERT_FILE"),
             key_file=_path(env, "ATT_KEY_FILE"),
@@ -135,32 +142,11 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
     return Path(env[name]).expanduser() if env.get(name) else None
 
 
-def _token(env: Mapping[str, str]) -> str:
-    """No error of it holds what was found, which may be a secret."""
-    token, path = env.get("ATT_TOKEN", ""), env.get("ATT_TOKEN_FILE", "")
-    if token and path:
+def _token_file(env: Mapping[str, str]) -> Path | None:
+    path = env.get("ATT_TOKEN_FILE", "")
+    if path and env.get("ATT_TOKEN"):
         raise ConfigInvalidError("ATT_TOKEN and ATT_TOKEN_FILE are both set. Unset one of them.")
-    if not path:
-        return token
-    try:
-        with Path(path).open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_LONGEST_TOKEN_FILE + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is no path"
-        raise ConfigInvalidError(
-            f"The file {path!r} (from ATT_TOKEN_FILE) cannot be read: {why}."
-        ) from error
-    if mode & 0o007:
-        raise ConfigInvalidError(
-            f"Every user may use the file {path!r} (from ATT_TOKEN_FILE), which holds a token: "
-            "`chmod 600` it."
-        )
-    if len(content) > _LONGEST_TOKEN_FILE or not content.strip():
-        raise ConfigInvalidError(
-            f"The file {path!r} (from ATT_TOKEN_FILE) does not hold one token and nothing else."
-        )
-    return content.decode("ascii", "replace").strip()
+    return Path(path).absolute() if path else None
 
 
 def _timeout(env: Mapping[str, str]) -> timedelta:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Generic, TypeVar
 
-from att_client.errors import AttError, ClosedError, UnavailableError
+from att_client.errors import AttError, ClosedError, UnauthenticatedError, UnavailableError
 from att_client.retry import Backoff
 from att_client.transport import Message, ServerStream, Transport
 
@@ -63,7 +63,8 @@ class ResumingStream(Generic[M]):
         """The next message; None when the server said that none will come.
 
         Raises AttError: UnavailableError only after `max_elapsed`, every other
-        kind at once. Cancelling loses nothing: the next read goes on.
+        kind at once, but for a token that was renewed since. Cancelling loses
+        nothing: the next read goes on.
         """
         while not self._ended:
             if self._closing.is_set():
@@ -75,7 +76,10 @@ class ResumingStream(Generic[M]):
                 self._drop_call()
                 await self._pause(error)
                 continue
-            except AttError:
+            except AttError as error:
+                if isinstance(error, UnauthenticatedError) and self._has_outdated_call():
+                    self._drop_call()
+                    continue
                 self.close()
                 raise
             except BaseException:
@@ -93,6 +97,10 @@ class ResumingStream(Generic[M]):
         """Ends the call. A read that waits, and every later one, raises ClosedError."""
         self._closing.set()
         self._drop_call()
+
+    def _has_outdated_call(self) -> bool:
+        """Whether it was opened with a token that was renewed since."""
+        return self._call is not None and self._call.outdated
 
     def _drop_call(self) -> None:
         call, self._call = self._call, None

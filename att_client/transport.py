@@ -23,11 +23,13 @@ from att_client.errors import (
     ClosedError,
     ConfigInvalidError,
     ProtocolError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from att_client.retry import SERVICE_CONFIG
 from att_client.status import from_rpc, unreachable
 from att_client.tls import TlsFiles
+from att_client.token_file import TokenFile
 
 _log = logging.getLogger("att_client")
 
@@ -69,7 +71,7 @@ class Transport:
     def __init__(self, config: Config) -> None:
         self.target = config.target
         self._config = config
-        self._metadata = (("authorization", f"Bearer {config.token}"),) if config.token else ()
+        self._token_file = None if config.token_file is None else TokenFile(config.token_file)
         self._was_answered = False
         self._tls = TlsFiles(config) if config.address.encrypted else None
         # The first is for calls too, the others are opened as streams need them.
@@ -107,25 +109,31 @@ class Transport:
         """
         if not self._was_answered and (why := _nobody_listens(self._config.address.socket)):
             raise unreachable(why, method=method, target=self.target)
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        call = self._open_channels()[0].channel.unary_unary(method)
-        try:
-            answer = await call(
-                bytes(request), timeout=timeout.total_seconds(), metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            failure = from_rpc(error, method=method, target=self.target)
-            _log.debug("%s failed: %s", method, failure)
-            self._was_answered = self._was_answered or bool(failure.reason)
-            raise failure from error
-        except asyncio.CancelledError as error:
-            raise _unless_task_is_cancelled(error, _closed()) from None
+        answer = await self._answer(method, bytes(request), timeout)
         _log.debug("%s done", method)
         self._was_answered = True
         try:
             return parse(answer)
         except Exception as error:
             raise _unreadable(method, error) from error
+
+    async def _answer(self, method: str, request: bytes, timeout: timedelta) -> bytes:
+        """Raises AttError."""
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        call = self._open_channels()[0].channel.unary_unary(method)
+        token = self.token()
+        try:
+            return await call(request, timeout=timeout.total_seconds(), metadata=_metadata(token))
+        except grpc.aio.AioRpcError as error:
+            failure = from_rpc(error, method=method, target=self.target)
+            _log.debug("%s failed: %s", method, failure)
+            self._was_answered = self._was_answered or bool(failure.reason)
+            if not isinstance(failure, UnauthenticatedError) or token == self.token():
+                raise failure from error
+        except asyncio.CancelledError as error:
+            raise _unless_task_is_cancelled(error, _closed()) from None
+        # Renewed while the call was on its way, which was not let in: nothing was done.
+        return await self._answer(method, request, timeout)
 
     def stream(
         self,
@@ -143,9 +151,17 @@ class Transport:
         call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
         channel = self._channel_with_room()
         call = channel.channel.unary_stream(method)
-        opened = call(bytes(request), metadata=self._metadata)
+        token = self.token()
+        opened = call(bytes(request), metadata=_metadata(token))
         channel.streams += 1
-        return ServerStream(self, channel, method, opened, parse, longest_silence)
+        return ServerStream(self, channel, method, opened, parse, longest_silence, token)
+
+    def token(self) -> str:
+        """The token that says who calls, as its file holds it now; empty: there is none.
+
+        Raises ConfigInvalidError if the file never held one.
+        """
+        return self._config.token if self._token_file is None else self._token_file.token()
 
     def _channel_with_room(self) -> _Channel:
         channels = self._open_channels()
@@ -218,8 +234,10 @@ class ServerStream(Generic[R]):
         call: grpc.aio.UnaryStreamCall[bytes, bytes],
         parse: Callable[[bytes], R],
         longest_silence: timedelta,
+        token: str,
     ) -> None:
         self._transport = transport
+        self._token = token
         self._channel: _Channel | None = channel
         self._method = method
         self._call = call
@@ -233,6 +251,11 @@ class ServerStream(Generic[R]):
         self._is_silent = False
         # One timer for all reads: it costs nothing when a message arrives.
         self._watchdog = self._loop.call_later(self._longest_silence, self._check_silence)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it was opened with another token than the one that there is now."""
+        return self._token != self._transport.token()
 
     async def read(self) -> R | None:
         """The next message; None after the last, if the server ended with OK.
@@ -281,6 +304,10 @@ class ServerStream(Generic[R]):
     def _silence(self) -> UnavailableError:
         name = self._method.rpartition("/")[2]
         return UnavailableError(f"{name}: nothing was heard for {self._longest_silence} s.")
+
+
+def _metadata(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 def _nobody_listens(path: str) -> str:

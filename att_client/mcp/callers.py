@@ -44,10 +44,10 @@ class Callers:
             raise att_client.UnauthenticatedError(
                 "The request names no caller.", reason="UNAUTHENTICATED"
             )
-        key = self._config.token if token is None else token
+        key = token or ""
         connection = self._open.get(key)
         if connection is None:
-            config = replace(self._config, token=key)
+            config = replace(self._config, token=key, token_file=None) if key else self._config
             connection = _Connection(att_client.connect(config=config, lazy=True))
             self._open[key] = connection
             await connection.client.__aenter__()

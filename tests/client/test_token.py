@@ -6,8 +6,11 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+from google.protobuf.message import Message
+from grpc import StatusCode
 
 import att_client
 from att.v1 import (
@@ -16,7 +19,7 @@ from att.v1 import (
     project_service_pb2,
 )
 from att_client import Config, ConfigInvalidError
-from tests.client.stub_server import StubServer, answer, stream
+from tests.client.stub_server import Context, StubServer, answer, stream
 
 TOKEN = "att_01M83VQ8T58WREJEG13RT6PPBC_canary_00000000"
 
@@ -69,14 +72,61 @@ def test_the_environment_gives_the_token_or_the_file_that_holds_it(tmp_path: Pat
     file.chmod(0o600)
     assert Config.from_env({"HOME": "/d"}).token == ""
     assert Config.from_env({"ATT_TOKEN": TOKEN, "ATT_TOKEN_FILE": ""}).token == TOKEN
-    assert Config.from_env({"ATT_TOKEN_FILE": str(file)}, target="unix:/a").token == TOKEN
+    assert Config.from_env({"ATT_TOKEN_FILE": str(file)}, target="unix:/a").token_file == file
     file.chmod(0o640)
-    assert Config.from_env({"ATT_TOKEN_FILE": str(file)}).token == TOKEN
+    assert Config.from_env({"ATT_TOKEN_FILE": str(file)}).token_file == file
+
+
+async def test_a_call_that_was_refused_meanwhile_is_made_with_the_new_token(
+    stub: StubServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("first")
+    file.chmod(0o600)
+
+    async def refuse(_: Any, context: Context) -> NoReturn:
+        await context.abort(StatusCode.UNAUTHENTICATED, "revoked")
+
+    async def renew_and_refuse(request: Any, context: Context) -> NoReturn:
+        file.write_text("second")
+        await refuse(request, context)
+
+    info = stub.scripts["GetServerInfo"]
+    stub.script("GetServerInfo", renew_and_refuse, *info, refuse)
+    async with att_client.connect(config=Config(target=stub.target, token_file=file)) as client:
+        with pytest.raises(att_client.UnauthenticatedError):
+            await client.server.info()
+    sent = [metadata["authorization"] for metadata in stub.metadata["GetServerInfo"]]
+    assert sent == ["Bearer first", "Bearer second", "Bearer second"]
+
+
+async def test_a_stream_whose_token_was_renewed_goes_on_where_it_was(
+    stub: StubServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("first")
+    file.chmod(0o600)
+
+    async def renew_and_end(_: Any, context: Context) -> AsyncIterator[Message]:
+        yield event_service_pb2.WatchEventsResponse(cursor=7)
+        file.write_text("second")
+        await context.abort(StatusCode.UNAUTHENTICATED, "revoked")
+
+    stub.script(
+        "WatchEvents", renew_and_end, stream(event_service_pb2.WatchEventsResponse(cursor=9))
+    )
+    async with att_client.connect(config=Config(target=stub.target, token_file=file)) as client:
+        assert [event async for event in client.events.watch(cursor=1)] == []
+    sent = [metadata["authorization"] for metadata in stub.metadata["WatchEvents"]]
+    assert sent == ["Bearer first", "Bearer second"]
+    assert [request.cursor for request in stub.requests["WatchEvents"]] == [1, 7]
 
 
 def test_a_token_that_is_given_twice_is_refused() -> None:
     with pytest.raises(ConfigInvalidError, match="both set"):
         Config.from_env({"ATT_TOKEN": TOKEN, "ATT_TOKEN_FILE": "/x"})
+    with pytest.raises(ConfigInvalidError, match="both given"):
+        Config(target="unix:/a", token=TOKEN, token_file=Path("/x"))
 
 
 @pytest.mark.parametrize("token", ["a b", "a\nb", "ä", "x" * 1025, "\x00"])
