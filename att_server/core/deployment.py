@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from att_server.core.cycles.artifacts import ArtifactStore
+from att_server.core.cycles.runtime import MAX_LOST_RUNS
 from att_server.core.health import HealthMonitor
 from att_server.core.intents import Intents
 from att_server.core.launch import Launch, Launcher, not_known_to_run, release_gone, start_failed
@@ -76,6 +77,10 @@ class ReleaseDeployments:
         self._held: set[str] = set()
 
     # Whose the app is -------------------------------------------------------
+
+    def max_lost_runs(self, project_id: str) -> int:
+        """See `Deployments`."""
+        return MAX_LOST_RUNS
 
     def project(self, project_id: str) -> Project:
         """See `Deployments`."""

@@ -41,6 +41,8 @@ TOLD = "launcher."
 _LOOK_AGAIN = timedelta(milliseconds=100)
 _TELL_AGAIN = timedelta(seconds=2)
 _MARGIN = timedelta(minutes=1)
+_MAX_LOST_RUNS = 50
+"""More than the launcher bears: it gives a release on trial up before that."""
 _TAKES_WITHIN = timedelta(seconds=30)
 """For a launcher to take a wish; one that was killed is started again meanwhile."""
 
@@ -162,6 +164,11 @@ class OwnDeployments:
             await self._store.append_events(*events)
 
     # Deployments --------------------------------------------------------------
+
+    def max_lost_runs(self, project_id: str) -> int:
+        """See `Deployments`. Of this server its launcher has the count, over all cycles."""
+        own = project_id == self._own.project_id
+        return _MAX_LOST_RUNS if own else self._apps.max_lost_runs(project_id)
 
     def project(self, project_id: str) -> Project:
         """See `Deployments`."""

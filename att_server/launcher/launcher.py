@@ -20,12 +20,17 @@ from att_server.supervisor import json_file, processes
 
 TRIES = 3
 """Starts in a row after which a good release that does not serve is left for another."""
+LOSSES = 12
+"""Starts that somebody ended from outside, and that cost no try: a release whose memory runs out
+at each start looks the same, and must not be started for ever."""
 PAUSE = 30.0
 """Seconds until everything is tried again, where nothing starts."""
 LEAVES_WITHIN = 8.0
 """Seconds for a server that is to end, or that is bad and has to make way."""
 STANDS_BY_AFTER = 3.0
-"""Seconds that a release on trial has to serve where nobody does, until a good one may."""
+"""Seconds from its start on that a release on trial is waited for where nobody serves."""
+SPARE_SERVES_WITHIN = 0.5
+"""Seconds after the end of a server in which its spare has taken the directory."""
 READY_WITHIN = 60.0
 """Seconds that a good release has to serve, or as long as one on trial."""
 GOOD_WITHIN = 600.0
@@ -87,7 +92,6 @@ class Launcher:
         if record.boot_id != boot:
             record.boot_id, record.good_by = boot, now() + GOOD_WITHIN
             record.servers = [{**form, "ticks": -1} for form in record.servers]
-        record.tries_left = record.tries_left if self._on_trial() else TRIES
         for form in record.servers:
             try:
                 child = Child(form)
@@ -100,6 +104,8 @@ class Launcher:
             elif not form.get("served"):
                 self.new = child
             self.files.tell("adopted", launch=child.launch, pid=child.pid)
+        if not self._on_trial():
+            self._give(TRIES)
         self._kept()
 
     # What is to be done --------------------------------------------------------
@@ -115,12 +121,10 @@ class Launcher:
         serving, new = self.serving, self.new
         stands_by = next((c for c in self.children if c not in (serving, new)), None)
         if new is not None:
-            alone = self._on_trial() and serving is None and new.release == record.current
+            tried = self._on_trial() and new.release == record.current
             if now() > new.due:
                 new.end("not_ready_in_time")
-            elif alone and self._is_served():
-                self.served_at = now()
-            elif alone and now() > max(new.since, self.served_at) + STANDS_BY_AFTER:
+            elif tried and now() > new.since + STANDS_BY_AFTER and not self._is_served():
                 new.end("left_alone")  # and tried again, beside a good one
                 record.tries_left += 1
             elif serving is not None and not self._on_trial() and now() > new.since + LEAVES_WITHIN:
@@ -133,7 +137,7 @@ class Launcher:
             stands_by.due, self.new = now() + READY_WITHIN, stands_by
         elif serving is not None and stands_by is not None and stands_by.release == record.current:
             serving.end(record.reason or "rolled_back")
-        elif now() >= self.retry_at:
+        elif now() >= self.retry_at or (self._on_trial() and not self._is_served()):
             self._start()
         return False
 
@@ -148,7 +152,7 @@ class Launcher:
             elif release != record.current:
                 record.current, record.outcome = release, "trying"
                 record.trial = "" if release in record.good else release
-                record.tries_left = int(wish.get("tries", 1)) if record.trial else TRIES
+                self._give(int(wish.get("tries", 1)) if record.trial else TRIES)
                 record.ready_within = float(wish.get("ready_within", record.ready_within))
                 record.good_by = now() + float(wish.get("good_within", GOOD_WITHIN))
                 if self.new is not None and self.new.release != release:
@@ -157,13 +161,14 @@ class Launcher:
             self._kept("wished", id=record.wish, release=release, reason=record.reason)
         elif wish.get("good") and release == record.current != record.good[0]:
             record.good = [release, *(each for each in record.good if each != release)][:2]
-            record.trial, record.tries_left = "", TRIES
+            record.trial = ""
+            self._give(TRIES)
             self._kept("good", release=release)
 
     def _start(self) -> None:
         """Starts what is to run, while it has tries; a trial only beside what is good."""
         record = self.record
-        if self._on_trial() and self.serving is None and not self._is_served():
+        if self._on_trial() and not self._is_served():
             self._begin(record.good[0])
         elif not record.tries_left:
             self._leave(record.reason)
@@ -213,7 +218,8 @@ class Launcher:
             self.children.remove(child)
             asked, code = self._tenure(child) == "ended", child.close()
             served, begun = asked or child is self.serving, child is self.new
-            self.serving = None if child is self.serving else self.serving
+            if child is self.serving:
+                self.serving, self.served_at = None, now()
             self.new = None if begun else self.new
             if served or begun:  # else it stood by
                 self._ended(child, code, served=served)
@@ -228,6 +234,9 @@ class Launcher:
         reason = doom or (f"killed_by_{-code}" if code and code < 0 else f"exited_{code}")
         end = {**form, "code": code, "reason": reason, "ended": time.time(), "output": output}
         end["lost"] = code in (None, -signal.SIGKILL) and not doom
+        if end["lost"] and form["release"] == self.record.current and self.record.losses_left:
+            self.record.losses_left -= 1
+            self.record.tries_left += 1
         self.record.ended = [*self.record.ended, end][-_KEPT_ENDS:]
         self.files.tell("server_ended", **end)
         return end
@@ -245,7 +254,8 @@ class Launcher:
             if not self._on_trial():
                 # Who is killed while it serves, or has served for long, is no worse for it.
                 proven = served and (lost or now() > child.since + PROVES_ITSELF)
-                record.tries_left = TRIES if proven else record.tries_left
+                if proven:
+                    self._give(TRIES)
                 self.retry_at += max(0, TRIES - record.tries_left - 1) * 0.5
 
     def _serves(self, child: Child) -> None:
@@ -265,7 +275,8 @@ class Launcher:
         self.given_up.add(left)
         good = [each for each in record.good if each not in self.given_up]
         record.outcome, record.reason, record.trial = "failed", reason, ""
-        record.current, record.tries_left = (good or record.good)[0], TRIES
+        record.current = (good or record.good)[0]
+        self._give(TRIES)
         self.retry_at = 0.0
         if good:
             self._kept(event_type, release=left, to=good[0], reason=reason)
@@ -283,6 +294,10 @@ class Launcher:
 
     # Small things -----------------------------------------------------------------
 
+    def _give(self, tries: int) -> None:
+        """Has what is to run begin with so many tries."""
+        self.record.tries_left, self.record.losses_left = tries, LOSSES
+
     def _on_trial(self) -> bool:
         return bool(self.record.trial) and self.record.current == self.record.trial
 
@@ -297,10 +312,16 @@ class Launcher:
         return str(held.get("tenure", "")) if held.get("pid") == child.pid else ""
 
     def _is_served(self) -> bool:
-        """Whether anybody serves: a spare is no child."""
+        """Whether anybody serves, or is about to. A spare is no child: the lock tells of it."""
         held = self._holder()
-        found = processes.find(int(held.get("pid", 0)))
-        return held.get("tenure") == "serves" and found is not None and not found.zombie
+        pid, tenure = int(held.get("pid", 0)), held.get("tenure")
+        found = processes.find(pid)
+        begins = tenure == "begins" and (self.new is None or pid != self.new.pid)
+        if self.serving is not None or (
+            (begins or tenure == "serves") and found is not None and not found.zombie
+        ):
+            self.served_at = now()
+        return now() < self.served_at + SPARE_SERVES_WITHIN
 
     def _kept(self, event_type: str = "", **facts: Any) -> bool:
         """Tells of it, and whether the record is on the disk now."""

@@ -23,7 +23,8 @@ class Record:
 
     good: what was proven, newest first, two at most. current: what is to run. wish,
     outcome, reason: the last wish, what came of it (`trying`, `serving`, `failed`), and why.
-    trial: the release on trial, if one is; tries_left: the starts it still has;
+    trial: the release on trial, if one is. tries_left: the starts that what is to run still has;
+    losses_left: how many more of them may be ended from outside without being counted;
     ready_within: seconds that each has; good_by: when it has to be proven, in seconds since boot.
     servers: those that may be alive. ended: the last ones that are not.
     """
@@ -36,6 +37,7 @@ class Record:
     reason: str = ""
     trial: str = ""
     tries_left: int = 0
+    losses_left: int = 0
     ready_within: float = 60.0
     good_by: float = 0.0
     boot_id: str = ""

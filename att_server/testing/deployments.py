@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from att_server.core.bell import Bell
+from att_server.core.cycles.runtime import MAX_LOST_RUNS
 from att_server.core.errors import AttError, Reason, project_not_found
 from att_server.core.model import (
     DesiredState,
@@ -68,6 +69,10 @@ class FakeDeployments:
         self.checked: list[Probe | None] = []
         self.proven: list[tuple[str, str]] = []
         self.lines: dict[str, list[bytes]] = {}
+
+    def max_lost_runs(self, project_id: str) -> int:
+        """See `Deployments`."""
+        return MAX_LOST_RUNS
 
     # What a test says -------------------------------------------------------
 

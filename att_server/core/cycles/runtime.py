@@ -8,9 +8,16 @@ from typing import Protocol
 from att_server.core.model import Event, ProbeResult, Project, ProjectMode, RunStatus, Runtime
 from att_server.core.settings import Probe
 
+MAX_LOST_RUNS = 2
+"""An app whose runs go on being lost with their supervisors may be what takes them down."""
+
 
 class Deployments(Protocol):
     """Runs apps from releases, on behalf of the one cycle that holds the project."""
+
+    def max_lost_runs(self, project_id: str) -> int:
+        """How many runs of a release may be lost, through no known fault of it, and begun anew."""
+        ...
 
     def project(self, project_id: str) -> Project:
         """The project as it is now. Raises PROJECT_NOT_FOUND."""

@@ -92,7 +92,13 @@ class DeployStep(Step):
             await self._deployments.check_release(project_id, release_id)
         except AttError as error:
             return self._refused(error, Leaves())
-        release = self._tried(work, untried)
+        lost = _is_spent(work, untried) and not self._has_failed(project_id, release_id)
+        if lost and facts.lost_runs < self._deployments.max_lost_runs(project_id):
+            # Counted before, so that no crash makes it one more.
+            facts = replace(facts, lost_runs=facts.lost_runs + 1)
+            release: Release | None = untried.deployed(work.now)
+        else:
+            release = self._tried(work, untried)
         if release is None:
             return _failed("tries_exhausted", Leaves(evidence={"release_id": release_id}))
         if facts.run_before is None:
@@ -112,8 +118,11 @@ class DeployStep(Step):
         except AttError as error:
             # A start that something outside kept from happening is no try.
             tail = await app_tail(self._deployments, project_id)
-            given_back = (untried,) if error.reason in _EXTERNAL_CAUSES else ()
-            return self._refused(error, Leaves(releases=given_back, log_tail=tail))
+            kept = Leaves(log_tail=tail)
+            if error.reason in _EXTERNAL_CAUSES:
+                before = replace(facts, lost_runs=work.cycle.facts.lost_runs)
+                kept = replace(kept, facts=before, releases=(untried,))
+            return self._refused(error, kept)
         except OSError as error:
             return Held(
                 reason="storage_error",
@@ -130,6 +139,11 @@ class DeployStep(Step):
                 return None
             release = release.started()
         return release.deployed(work.now)
+
+    def _has_failed(self, project_id: str, release_id: str) -> bool:
+        """Whether the last start of the release is known to have failed by itself."""
+        status = self._deployments.runtime(project_id).status
+        return status is not None and status.release_id == release_id and bool(status.start_failure)
 
     async def _settled(self, project_id: str) -> RunStatus | None:
         """The state of the app, once a start that goes on is over."""
@@ -245,6 +259,12 @@ def run_begun(status: RunStatus | None, run_before: str, release_id: str) -> str
     if lost or status.start_failure or status.state is RuntimeState.STOPPED:
         return ""
     return runs[0]
+
+
+def _is_spent(work: StepWork, release: Release) -> bool:
+    """Whether this cycle has begun a try of the release, and did not get to its end."""
+    tried = release.deploy_time if release.state is ReleaseState.TRYING else None
+    return tried is not None and tried >= work.cycle.create_time
 
 
 def _failed(reason: str, leaves: Leaves) -> Failed:

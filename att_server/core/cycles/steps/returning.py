@@ -24,7 +24,6 @@ from att_server.core.ports import Clock
 from att_server.core.releases import DeploymentContext
 from att_server.core.rollback_policy import Executor
 
-_MAX_LOST_RUNS = 2
 _HOLDING = frozenset({Reason.STORAGE_FULL, Reason.SUPERVISOR_UNREACHABLE})
 """Outside of the release: the engine tries again."""
 
@@ -114,7 +113,7 @@ class Returning:
             if outcome is not None:
                 return cycle, outcome
             lost = cycle.facts.lost_runs + 1
-            if lost > _MAX_LOST_RUNS:
+            if lost > self._deployments.max_lost_runs(cycle.project_id):
                 return cycle, Outcome(
                     reason="supervisor_lost",
                     message=f"The runs of {target} go on being lost with their supervisors.",

@@ -18,8 +18,6 @@ from att_server.core.failure_class import FailureClass
 from att_server.core.model import Event
 from att_server.core.ports import Clock
 
-MAX_LOST_RUNS = 2
-"""A release whose runs go on being lost with their supervisors may be what takes them down."""
 STAYED_UP = "stayed_up"
 
 
@@ -53,7 +51,7 @@ class WatchdogStep(Step):
             if run.fate is not RunFate.LOST:
                 break
             facts = replace(facts, lost_runs=facts.lost_runs + 1)
-            if facts.lost_runs > MAX_LOST_RUNS:
+            if facts.lost_runs > self._deployments.max_lost_runs(project_id):
                 break
             # Counted before, so that no crash makes it one more.
             await work.note(Leaves(facts=facts, evidence={"lost_runs": str(facts.lost_runs)}))
