@@ -82,6 +82,7 @@ async def run(
                 zygote=zygote,
                 instance_id=instance_id,
                 hooks=hooks or Hooks(),
+                migrates=reserve.tell_migrating,
                 grace=lambda: HANDOVER_GRACE if succession.wanted else SHUTDOWN_GRACE,
             )
             try:

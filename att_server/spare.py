@@ -29,8 +29,9 @@ _LATER = timedelta(milliseconds=200)
 """After the server serves: those who wait for it come first."""
 _AFTER_OTHERS = timedelta(seconds=2)
 """After it serves, where the server before stands by."""
-_MUCH_LATER = timedelta(seconds=15)
-"""After a spare serves: the launcher starts another server meanwhile, if it is there."""
+_SOON = timedelta(seconds=3)
+"""After a spare serves: the launcher starts another server meanwhile, unless it is not there, or
+has a release on trial, for as long as that takes."""
 _LOOK_AGAIN = timedelta(milliseconds=100)
 _LETS_GO_WITHIN = timedelta(seconds=30)
 """In which whoever holds the directory after a server that was killed serves, or is gone."""
@@ -55,7 +56,7 @@ class Reserve:
         self._before = before
         self._has_spare = has_spare
         later = _LATER if before is None else _AFTER_OTHERS
-        self._later = (_MUCH_LATER if is_spare else later).total_seconds()
+        self._later = (_SOON if is_spare else later).total_seconds()
         self._on_trial = on_trial
         self._keeping: asyncio.Task[None] | None = None
 
@@ -73,6 +74,11 @@ class Reserve:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
+
+    def tell_migrating(self) -> None:
+        """Has the server before wait for longer, if it is there; from any thread."""
+        if self._before is not None:
+            self._before.tell_migrating()
 
     def tell_serving(self) -> None:
         """Has the server before stand by, and a spare be prepared."""

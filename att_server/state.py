@@ -49,15 +49,17 @@ async def serving_state(
     zygote: ZygoteClient,
     instance_id: str,
     hooks: Hooks,
+    migrates: Callable[[], None],
     grace: Callable[[], timedelta],
 ) -> AsyncIterator[Sequence[str]]:
     """Serves what the state directory holds, as `serving` does.
 
-    The caller holds the directory, and owns the zygote. Raises StartRefused.
+    The caller holds the directory, and owns the zygote. migrates: called, in any thread,
+    before the database is, which may take its time. Raises StartRefused.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(server_log(config.log_path))
-        database = await SqliteDatabase.open(config.store_path)
+        database = await SqliteDatabase.open(config.store_path, migrates=migrates)
         store = SqliteStateStore(database)
         stack.push_async_callback(store.aclose)
         epoch = await store.next_epoch()

@@ -29,9 +29,12 @@ HANDOVER_SOCKET = "handover.sock"
 FINDS_WITHIN = timedelta(seconds=10)
 """In which a server that begins or ends now can be asked, or has let go."""
 MAKES_WAY_WITHIN = timedelta(seconds=30)
-SERVES_WITHIN = timedelta(seconds=20)
+SERVES_WITHIN = timedelta(seconds=4)
 """From the handover on: nobody is served meanwhile, and the server before is there still."""
+MIGRATES_WITHIN = timedelta(minutes=1)
+"""From when the next server says that it begins to: how long that takes is a matter of size."""
 
+_ENDS_WITHIN = timedelta(seconds=1)
 _LOOK_AGAIN = 0.02
 _LONGEST = 4096
 _CREDENTIALS = struct.Struct("3i")
@@ -49,6 +52,10 @@ class Predecessor:
     def __init__(self, lock: int, connection: socket.socket) -> None:
         self.lock = lock
         self._connection = connection
+
+    def tell_migrating(self) -> None:
+        """Has it wait for longer; without effect if it is gone. From any thread."""
+        self._tell({"migrating": True})
 
     def tell_serving(self) -> None:
         """Has it stand by; without effect if it is gone."""
@@ -184,26 +191,40 @@ class Successor:
 
     async def _lets_go(self, process: int) -> bool:
         try:
-            async with asyncio.timeout(self._serves_within.total_seconds()):
-                message = await self._message()
+            async with asyncio.timeout(self._serves_within.total_seconds()) as patience:
+                message = await self._message("serving", "migrating")
+                if message.get("migrating"):
+                    longer = asyncio.get_running_loop().time() + MIGRATES_WITHIN.total_seconds()
+                    patience.reschedule(longer)
+                    message = await self._message("serving")
         except TimeoutError:
             log.warning("process %d took over and does not serve: it is ended", self.pid)
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(process, signal.SIGKILL)
-            await _readable(process)
+            await _end(process)
             return False
         while message.get("stands_by"):
-            message = await self._message()
+            message = await self._message("serving")
         return bool(message)
 
-    async def _message(self) -> Mapping[str, Any]:
-        """The next one that says that it serves; empty: it has ended."""
+    async def _message(self, *says: str) -> Mapping[str, Any]:
+        """The next one that says any of it; empty: it has ended."""
         loop = asyncio.get_running_loop()
         while line := await loop.sock_recv(self._connection, _LONGEST):
             message: Mapping[str, Any] = json.loads(line)
-            if message.get("serving"):
+            if any(message.get(each) for each in says):
                 return message
         return {}
+
+
+async def _end(process: int) -> None:
+    """Ends it, and not with SIGKILL: who counts its ends sees that this one speaks against it."""
+    for number in (signal.SIGABRT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ENDS_WITHIN.total_seconds()):
+                await _readable(process)
+                return
+    await _readable(process)
 
 
 async def look_again() -> None:

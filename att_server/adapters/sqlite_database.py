@@ -56,16 +56,21 @@ class SqliteDatabase:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path) -> SqliteDatabase:
+    async def open(
+        cls, path: Path, *, migrates: Callable[[], None] = lambda: None
+    ) -> SqliteDatabase:
         """Opens the file, made (mode 0600) or migrated where needed.
 
+        migrates: called before it is migrated, in another thread.
         A file of a newer release is used as it is where that release allows it.
         Raises StartRefused: SCHEMA_TOO_NEW, STATE_DIR_NOT_WRITABLE, STATE_DAMAGED;
         nothing was changed then.
         """
         database = cls(path)
         try:
-            await get_running_loop().run_in_executor(database._write_thread, database._prepare)
+            await get_running_loop().run_in_executor(
+                database._write_thread, database._prepare, migrates
+            )
         except BaseException as error:
             await database.aclose()
             if isinstance(error, SQLAlchemyError | OSError):
@@ -114,7 +119,7 @@ class SqliteDatabase:
         self._read_threads.shutdown(wait=False)
         self._write_thread.shutdown(wait=False)
 
-    def _prepare(self) -> None:
+    def _prepare(self, migrates: Callable[[], None]) -> None:
         _make_file(self._path)
         with self._writer.begin() as connection:
             version = _checked_version(connection, self._path)
@@ -123,6 +128,7 @@ class SqliteDatabase:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         if version is not None and version >= SCHEMA_VERSION:
             return
+        migrates()
         with self._writer.begin() as connection:
             # Asked again: another process may have been quicker.
             if _checked_version(connection, self._path) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -109,7 +110,25 @@ async def test_a_successor_that_does_not_serve_in_its_time_is_ended(tmp_path: Pa
         await asyncio.wait_for(succession.asked(), PATIENCE)
         assert succession.wanted
         assert not await succession.settled(lock)
-        assert await asyncio.wait_for(successor.wait(), PATIENCE) == -9
+        # Not as somebody from outside would: a launcher counts it against the release.
+        assert await asyncio.wait_for(successor.wait(), PATIENCE) == -signal.SIGABRT
+    os.close(lock)
+
+
+async def test_a_successor_that_migrates_has_longer_to_serve(tmp_path: Path) -> None:
+    migrates = TAKES_AND_DIES + "before.tell_migrating(); sys.stdin.read(); before.let_go()\n"
+    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    with Succession(tmp_path, serves_within=timedelta(seconds=1)) as succession:
+        successor = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", migrates, str(tmp_path), stdin=subprocess.PIPE
+        )
+        await asyncio.wait_for(succession.asked(), PATIENCE)
+        settled = asyncio.create_task(succession.settled(lock))
+        # For longer than it would have without that word.
+        done, _ = await asyncio.wait([settled], timeout=1.5)
+        assert not done
+        await successor.communicate(b"")
+        assert await asyncio.wait_for(settled, PATIENCE)
     os.close(lock)
 
 

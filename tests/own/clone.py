@@ -62,8 +62,8 @@ KINDS = {
     "import-error": Kind("att_server/app.py", "import os\n", "import os\nimport no_such_{name}\n"),
     "wrong-migration": Kind(
         "att_server/adapters/sqlite_database.py",
-        "    def _prepare(self) -> None:\n",
-        "    def _prepare(self) -> None:\n"
+        "    def _prepare(self, migrates: Callable[[], None]) -> None:\n",
+        "    def _prepare(self, migrates: Callable[[], None]) -> None:\n"
         "        with self._writer.begin() as connection:\n"
         '            connection.exec_driver_sql("CREATE TABLE {name} (id)")\n'
         '            connection.exec_driver_sql("ALTER TABLE no_such_table ADD COLUMN x")\n',
@@ -72,6 +72,12 @@ KINDS = {
         "att_server/process.py",
         "    clock = SystemClock()\n",
         "    await asyncio.sleep(86400)  # {name}\n    clock = SystemClock()\n",
+    ),
+    "hangs-with-the-lock": Kind(
+        "att_server/state.py",
+        "        epoch = await store.next_epoch()\n",
+        '        await __import__("asyncio").sleep(86400)  # {name}\n'
+        "        epoch = await store.next_epoch()\n",
     ),
     "unhealthy": Kind(
         "att_server/rpc/project_service.py",

@@ -23,13 +23,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
+
 import att_client
 from att_client import CycleOutcome
+from att_server.spare import OPTION
 from tests.launcher_process import LauncherProcess
 from tests.own.clone import GOOD, KINDS, Clone
 from tests.own.demo import register
 from tests.own.witness import APP, Witness
-from tests.server_process import PATIENCE, wait_until
+from tests.server_process import PATIENCE, alive, wait_until
 
 BAD = tuple(kind for kind in KINDS if kind != GOOD)
 TRIES = 4
@@ -134,10 +137,11 @@ class Storm:
                     self._note_kill("server")
 
     def _is_looked_after(self) -> bool:
-        """Whether the one that serves was started by the launcher: it is no spare."""
+        """Whether the one that serves was started by the launcher, or has a spare of its own."""
         held, servers = self.launcher.holder, self.launcher.record.get("servers", [])
-        serves = held.get("tenure") == "serves"
-        return serves and held["pid"] in [server["pid"] for server in servers]
+        if held.get("tenure") != "serves" or not alive(held["pid"]):
+            return False
+        return held["pid"] in [server["pid"] for server in servers] or _has_spare(held["pid"])
 
     def _note_kill(self, whom: str) -> None:
         self.kills.append((datetime.now(UTC), f"kill of the {whom}"))
@@ -205,6 +209,12 @@ class Storm:
             f"{len(self.wrong)} things are wrong" if self.wrong else "nothing is wrong",
         ]
         return "\n".join(lines)
+
+
+def _has_spare(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any(OPTION in each.cmdline() for each in psutil.Process(pid).children())
+    return False
 
 
 def half_bad(cycles: int, chance: random.Random) -> tuple[str, ...]:
