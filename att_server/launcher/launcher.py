@@ -96,7 +96,7 @@ class Launcher:
             try:
                 child = Child(form)
             except (OSError, ValueError):
-                self._note_end(form)
+                self._note_end({**form, "output": ""}, None, "")
                 continue
             self.children.append(child)
             if self._tenure(child) in ("serves", "ended"):
@@ -170,15 +170,15 @@ class Launcher:
         record = self.record
         if self._on_trial() and not self._is_served():
             self._begin(record.good[0])
-        elif not record.tries_left:
+            return
+        if not record.tries_left:
             self._leave(record.reason)
-        else:
-            record.tries_left -= 1
-            if self._kept() or not self._on_trial():
-                self._begin(record.current)
-            else:  # a try that is not on the disk is none
-                record.tries_left += 1
-                self.retry_at = now() + 1
+            return
+        record.tries_left -= 1
+        if self._kept() or not self._on_trial():
+            self._begin(record.current)
+        else:  # a try that is not on the disk is none
+            record.tries_left, self.retry_at = record.tries_left + 1, now() + 1
 
     def _begin(self, release: str) -> None:
         """Starts a server of the release, which waits until it is on record."""
@@ -227,12 +227,10 @@ class Launcher:
             self._kept()
         return over
 
-    def _note_end(
-        self, form: Mapping[str, Any], code: int | None = None, doom: str = "", output: str = ""
-    ) -> dict[str, Any]:
+    def _note_end(self, form: Mapping[str, Any], code: int | None, doom: str) -> dict[str, Any]:
         """Notes an end; without a code or a doom of ours it was killed from outside."""
         reason = doom or (f"killed_by_{-code}" if code and code < 0 else f"exited_{code}")
-        end = {**form, "code": code, "reason": reason, "ended": time.time(), "output": output}
+        end = {**form, "code": code, "reason": reason, "ended": time.time()}
         end["lost"] = code in (None, -signal.SIGKILL) and not doom
         if end["lost"] and form["release"] == self.record.current and self.record.losses_left:
             self.record.losses_left -= 1
@@ -244,19 +242,17 @@ class Launcher:
     def _ended(self, child: Child, code: int | None, *, served: bool) -> None:
         """What follows from the end of one that served, or was to."""
         record, self.retry_at = self.record, now() + self._on_trial()
-        end = self._note_end(child.form, code, child.doom, child.output())
-        lost = end["lost"]
-        if self._on_trial() and child.release != record.current:
-            if not (served or lost):
-                self._leave(end["reason"])  # nothing good runs beside it
-        elif child.release == record.current:
+        end = self._note_end({**child.form, "output": child.output()}, code, child.doom)
+        lost, current = end["lost"], child.release == record.current
+        if current:
             record.reason = end["reason"]
-            if not self._on_trial():
-                # Who is killed while it serves, or has served for long, is no worse for it.
-                proven = served and (lost or now() > child.since + PROVES_ITSELF)
-                if proven:
-                    self._give(TRIES)
-                self.retry_at += max(0, TRIES - record.tries_left - 1) * 0.5
+        elif self._on_trial() and not (served or lost):
+            self._leave(end["reason"])  # nothing good runs beside it
+        if current and not self._on_trial():
+            # Who is killed while it serves, or has served for long, is no worse for it.
+            if served and (lost or now() > child.since + PROVES_ITSELF):
+                self._give(TRIES)
+            self.retry_at += max(0, TRIES - record.tries_left - 1) * 0.5
 
     def _serves(self, child: Child) -> None:
         """The new server serves: the one before has closed all that it had."""
@@ -277,7 +273,6 @@ class Launcher:
         record.outcome, record.reason, record.trial = "failed", reason, ""
         record.current = (good or record.good)[0]
         self._give(TRIES)
-        self.retry_at = 0.0
         if good:
             self._kept(event_type, release=left, to=good[0], reason=reason)
             return
@@ -295,8 +290,8 @@ class Launcher:
     # Small things -----------------------------------------------------------------
 
     def _give(self, tries: int) -> None:
-        """Has what is to run begin with so many tries."""
-        self.record.tries_left, self.record.losses_left = tries, LOSSES
+        """Has what is to run begin at once, with so many tries."""
+        self.record.tries_left, self.record.losses_left, self.retry_at = tries, LOSSES, 0.0
 
     def _on_trial(self) -> bool:
         return bool(self.record.trial) and self.record.current == self.record.trial
@@ -314,12 +309,10 @@ class Launcher:
     def _is_served(self) -> bool:
         """Whether anybody serves, or is about to. A spare is no child: the lock tells of it."""
         held = self._holder()
-        pid, tenure = int(held.get("pid", 0)), held.get("tenure")
-        found = processes.find(pid)
-        begins = tenure == "begins" and (self.new is None or pid != self.new.pid)
-        if self.serving is not None or (
-            (begins or tenure == "serves") and found is not None and not found.zombie
-        ):
+        found = processes.find(int(held.get("pid", 0)))
+        begins = self.new is not None and self._tenure(self.new) == "begins"
+        lives = found is not None and not found.zombie and held.get("tenure") != "ended"
+        if self.serving is not None or (lives and not begins):
             self.served_at = now()
         return now() < self.served_at + SPARE_SERVES_WITHIN
 
@@ -333,9 +326,9 @@ class Launcher:
 
     def _wait(self) -> None:
         """Returns when something has happened, or is to be looked at."""
-        current = self.serving is not None and self.serving.release == self.record.current
-        settled = current and self.new is None
-        pause = _LOOK_AGAIN if not settled else 1.0 if self._on_trial() else PAUSE
+        pause = _LOOK_AGAIN
+        if self.new is None and self.serving and self.serving.release == self.record.current:
+            pause = 1.0 if self._on_trial() else PAUSE
         watched = [self.files.bell, *(child.pidfd for child in self.children)]
         if self.files.bell in select.select(watched, [], [], pause)[0]:
             os.read(self.files.bell, 4096)

@@ -27,6 +27,8 @@ from tests.server_process import ServerProcess
 PREVIOUS = "0.1.0"
 WITH_CYCLES = "0.2.0.dev0"
 """Release cycles as they were complete, before the next change of schema and segments."""
+WITH_HANDOVER = "0.2.0.dev1"
+"""The first whose servers hand over live; the one before stands by."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,8 +49,12 @@ def unpack(release: str, directory: Path) -> Path:
 
 def has_cycles(release: str) -> bool:
     """Whether the release carries cycles out."""
-    with tarfile.open(fileobj=io.BytesIO(_archive(release))) as archive:
-        return "att_server/core/cycles/engine.py" in archive.getnames()
+    return _holds(release, "att_server/core/cycles/engine.py")
+
+
+def has_handover(release: str) -> bool:
+    """Whether a server of the release hands over to the next one."""
+    return _holds(release, "att_server/succession.py")
 
 
 def released_environ(root: Path) -> Mapping[str, str]:
@@ -61,6 +67,11 @@ def released_environ(root: Path) -> Mapping[str, str]:
 def released_server(root: Path, state_dir: Path) -> ServerProcess:
     """The server of an unpacked release."""
     return ServerProcess(state_dir, environ=released_environ(root))
+
+
+def _holds(release: str, name: str) -> bool:
+    with tarfile.open(fileobj=io.BytesIO(_archive(release))) as archive:
+        return name in archive.getnames()
 
 
 @cache

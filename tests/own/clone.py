@@ -73,12 +73,6 @@ KINDS = {
         "    clock = SystemClock()\n",
         "    await asyncio.sleep(86400)  # {name}\n    clock = SystemClock()\n",
     ),
-    "hangs-with-the-lock": Kind(
-        "att_server/state.py",
-        "        epoch = await store.next_epoch()\n",
-        '        await __import__("asyncio").sleep(86400)  # {name}\n'
-        "        epoch = await store.next_epoch()\n",
-    ),
     "unhealthy": Kind(
         "att_server/rpc/project_service.py",
         "        validate.list_projects(request)\n",
