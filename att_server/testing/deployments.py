@@ -50,7 +50,7 @@ class FakeDeployments:
     switched: every switch, as (project id, release id, cycle id). held: projects
     that are held. proven: as `switched`, without the cycle. events: what came with
     `set_mode`. checked: the probe of every check.
-    lines: the app's log, by project.
+    lines: the app's log, by project. bears: how many runs may be lost.
     """
 
     def __init__(self, clock: FakeClock | None = None) -> None:
@@ -65,6 +65,7 @@ class FakeDeployments:
         self._runs = 0
         self.switched: list[tuple[str, str, str]] = []
         self.held: set[str] = set()
+        self.bears = MAX_LOST_RUNS
         self.events: list[Event] = []
         self.checked: list[Probe | None] = []
         self.proven: list[tuple[str, str]] = []
@@ -72,7 +73,7 @@ class FakeDeployments:
 
     def max_lost_runs(self, project_id: str) -> int:
         """See `Deployments`."""
-        return MAX_LOST_RUNS
+        return self.bears
 
     # What a test says -------------------------------------------------------
 

@@ -364,6 +364,7 @@ PLACES = ["before stop", "after stop", "before start", "after start"]
 async def test_a_deploy_that_is_repeated_after_a_kill_makes_one_run(
     bench: ReleaseBench, place: str
 ) -> None:
+    bench.release_settings(tries=1)  # the kill of a server is none of the release's
     one, two = bench.commit("one"), bench.commit("two")
     async with bench.server() as life:
         await life.deploy(one)

@@ -121,6 +121,14 @@ async def test_a_release_that_takes_its_supervisor_down_each_time_is_unstable(
     assert len(bench.deployments.switched) == 2
 
 
+async def test_runs_are_begun_again_for_as_long_as_who_starts_them_bears_it(bench: Bench) -> None:
+    bench.deployments.bears = 5
+    bench.deployments.loses(NEW, after=SECOND)
+    await bench.deploy()
+    assert isinstance(await bench.run(step(bench)), Failed)
+    assert len(bench.deployments.switched) == 5
+
+
 @pytest.mark.parametrize("note", [0, 1])
 async def test_a_kill_around_the_new_start_makes_no_second_one(bench: Bench, note: int) -> None:
     bench.deployments.lose(PROJECT)

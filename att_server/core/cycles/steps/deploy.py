@@ -92,8 +92,8 @@ class DeployStep(Step):
             await self._deployments.check_release(project_id, release_id)
         except AttError as error:
             return self._refused(error, Leaves())
-        lost = _is_spent(work, untried) and not self._has_failed(project_id, release_id)
-        if lost and facts.lost_runs < self._deployments.max_lost_runs(project_id):
+        broken_off = _is_spent(work, untried) and not self._has_run(work)
+        if broken_off and facts.lost_runs < self._deployments.max_lost_runs(project_id):
             # Counted before, so that no crash makes it one more.
             facts = replace(facts, lost_runs=facts.lost_runs + 1)
             release: Release | None = untried.deployed(work.now)
@@ -140,10 +140,14 @@ class DeployStep(Step):
             release = release.started()
         return release.deployed(work.now)
 
-    def _has_failed(self, project_id: str, release_id: str) -> bool:
-        """Whether the last start of the release is known to have failed by itself."""
-        status = self._deployments.runtime(project_id).status
-        return status is not None and status.release_id == release_id and bool(status.start_failure)
+    def _has_run(self, work: StepWork) -> bool:
+        """Whether a run of the release has begun and was not lost with its supervisor."""
+        status = self._deployments.runtime(work.cycle.project_id).status
+        facts = work.cycle.facts
+        if status is None or status.run_id == facts.run_before:
+            return False
+        lost = status.exit is not None and status.exit.supervisor_lost
+        return status.release_id == facts.release_id and not lost
 
     async def _settled(self, project_id: str) -> RunStatus | None:
         """The state of the app, once a start that goes on is over."""
