@@ -29,7 +29,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from att_server.adapters.sqlite_store import SqliteStateStore
 from att_server.adapters.state_schema import SCHEMA_VERSION
-from att_server.core.model import DesiredState, Event, Project, ProjectMode, RuntimeSettings
+from att_server.core.model import DesiredState, Event, Project, ProjectMode
+try:
+    from att_server.core.settings import RuntimeSettings
+except ImportError:  # before 0.2.0.dev1
+    from att_server.core.model import RuntimeSettings
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
