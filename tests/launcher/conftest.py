@@ -67,6 +67,10 @@ class Stage:
         wait_until(there, f"{outcome}, see {self.launcher.output}")
         return self.launcher.record
 
+    def begun(self, launch: int) -> None:
+        """Waits until the server of this launch was started; it may never serve."""
+        wait_until(lambda: self.launcher.record.get("launches") == launch, f"launch {launch}")
+
     def made_good(self, does: str = "serves") -> str:
         """A release that was wished for, serves alone, and was said to be good; its path."""
         wait_until(lambda: self.launcher.holder.get("tenure") == "serves", "a server")

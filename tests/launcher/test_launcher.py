@@ -152,10 +152,10 @@ def test_a_good_release_that_is_killed_at_each_start_is_not_left(stage: Stage) -
     os.kill(pid, signal.SIGKILL)
     stage.launcher.start()
     for launch in range(3, 8):
-        wait_until(lambda: stage.launcher.record["launches"] == launch, "the next start")  # noqa: B023
+        stage.begun(launch)
         (begun,) = stage.launcher.record["servers"]
         os.kill(begun["pid"], signal.SIGKILL)
-    wait_until(lambda: stage.launcher.record["launches"] == 8, "the next start")
+    stage.begun(8)
     assert stage.launcher.record["current"] == release
     assert stage.launcher.told("fell_back") == []
 
@@ -165,7 +165,7 @@ def test_what_is_killed_at_each_start_is_given_up_in_the_end_whoever_counts(stag
     wish = stage.wish(stage.release("hangs"), tries=2, ready_within=600.0)
     path = stage.state_dir / "launcher" / "record.json"
     for launch in range(2, 7):
-        wait_until(lambda: stage.launcher.record["launches"] == launch, "the next start")  # noqa: B023
+        stage.begun(launch)
         stage.launcher.kill()
         record = stage.launcher.record
         assert record["losses_left"] == (LOSSES if launch == 2 else max(0, 5 - launch))
@@ -269,7 +269,7 @@ def test_where_the_old_server_is_killed_while_a_bad_one_hangs_a_good_one_serves(
 ) -> None:
     before = stage.launcher.served_by(1)
     wish = stage.wish(stage.release("hangs"), tries=1, ready_within=600.0)
-    wait_until(lambda: stage.launcher.record["launches"] == 2, "the bad one begins")
+    stage.begun(2)
     os.kill(before, signal.SIGKILL)
     stage.launcher.served_by(3)
     record = stage.launcher.record
