@@ -292,6 +292,7 @@ def test_on_a_full_disk_no_release_is_tried_and_what_serves_goes_on(stage: Stage
 
 def test_on_a_full_disk_a_server_that_was_killed_is_started_again(stage: Stage) -> None:
     pid = stage.launcher.served_by(1)
+    wait_until(lambda: bool(stage.launcher.told("serving")), "the launcher has seen it")
     (stage.state_dir / "launcher" / "record.json.new").symlink_to("/dev/full")
     os.kill(pid, signal.SIGKILL)
     stage.launcher.served_by(2)
