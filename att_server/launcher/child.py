@@ -34,9 +34,9 @@ class Child:
         self.since, self.due, self.doom = float(form["since"]), float(form["due"]), ""
         self.pidfd, self._process = os.pidfd_open(self.pid), process
         found = processes.find(self.pid)
-        if found is None or found.ticks != form.get("ticks", found.ticks):
+        if found is None or found.zombie or found.ticks != form.get("ticks", found.ticks):
             os.close(self.pidfd)
-            raise ValueError("another process has its pid")
+            raise ValueError("it has ended, or another process has its pid")
         self.form = {**form, "ticks": found.ticks}
 
     @classmethod

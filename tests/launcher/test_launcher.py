@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import att_client
+from att_server.launcher.child import Child
 from att_server.launcher.launcher import LOSSES
 from tests.launcher.conftest import Stage
 from tests.server_process import PATIENCE, alive, wait_until
@@ -80,6 +81,17 @@ def test_the_server_before_serves_again_where_one_on_trial_is_killed(stage: Stag
     stage.launcher.served_by(3)
     record = stage.comes_to(wish, "serving")
     assert [(end["launch"], end["lost"]) for end in record["ended"]] == [(2, True)]
+
+
+def test_a_server_that_has_ended_and_that_nobody_has_reaped_is_gone() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        form = {"launch": 1, "release": "", "pid": process.pid, "since": 0, "due": 0}
+        child = Child(form)
+        process.kill()
+        wait_until(child.ended, "its end")
+        os.close(child.pidfd)
+        with pytest.raises(ValueError, match="ended"):
+            Child(child.form)
 
 
 def test_a_release_that_nobody_proves_is_left_for_the_server_before(stage: Stage) -> None:
