@@ -69,7 +69,7 @@ check: venv node ## runs every gate, as CI does
 	printf '\n== mypy\n'
 	wait $$checking || { cat $$types; exit 1; }
 	cat $$types
-	step $(PYTEST) $(PARALLEL)
+	step .ci/tests $(PARALLEL)
 	if ! .ci/python 3.13 > /dev/null; then
 		echo "Python 3.11 TESTED, Python 3.13 NOT FOUND"
 		exit 0
@@ -78,7 +78,7 @@ check: venv node ## runs every gate, as CI does
 	# The rules, the wire, the SDK and the supervisor once more, on 3.13, where it costs next to
 	# nothing to see what of the rules and the wire is covered.
 	PATH="$(CURDIR)/.venv-3.13/bin:$$PATH" COVERAGE_CORE=sysmon \
-		step $(PYTEST) $(PARALLEL) --cov --cov-report=term:skip-covered \
+		step .ci/tests $(PARALLEL) --cov --cov-report=term:skip-covered \
 		$(addprefix tests/,core rpc client supervisor)
 	echo "Python 3.11 TESTED, Python 3.13 TESTED"
 

@@ -21,12 +21,12 @@ def launcher(tmp_path: Path) -> Iterator[LauncherProcess]:
 
 
 def spare_of(server: int) -> int:
-    """The pid of the server's spare, once it has one."""
+    """The pid of the server's spare, once it is prepared: last of all it has a zygote."""
     found: list[int] = []
 
     def there() -> bool:
         for child in psutil.Process(server).children():
-            if "--spare" in child.cmdline():
+            if "--spare" in child.cmdline() and child.children():
                 found.append(child.pid)
         return bool(found)
 
