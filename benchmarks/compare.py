@@ -155,8 +155,8 @@ async def stalled(subjects: Sequence[Subject], *, lines: int, rounds: int) -> li
 
     async def measure(subject: Subject) -> Sequence[float]:
         given = min(lines, subject.longest)
-        daemon = psutil.Process(subject.daemon())
         await subject.prepare("blocks", given)
+        daemon = psutil.Process(subject.daemon())
         alone = await subject.run()
         await subject.prepare("blocks", given)
         async with receiving(subject.receiver("count", given)) as receiver:
