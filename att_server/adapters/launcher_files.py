@@ -217,10 +217,8 @@ def own_project(state_dir: Path) -> OwnProject | None:
 
 def on_trial(state_dir: Path, release_id: str) -> bool:
     """Whether the launcher has this release on trial: it is not proven yet."""
-    with contextlib.suppress(OSError, ValueError):
-        record = json_file.read(str(state_dir / "launcher" / "record.json"))
-        return bool(release_id) and os.path.basename(str(record.get("trial", ""))) == release_id
-    return False
+    record = json_file.read_or_empty(str(state_dir / "launcher" / "record.json"))
+    return bool(release_id) and os.path.basename(str(record.get("trial", ""))) == release_id
 
 
 def lend_environment(directory: Path) -> None:
@@ -238,5 +236,4 @@ def register(state_dir: Path, own: OwnProject) -> None:
 
 
 def _is_gone(form: Mapping[str, Any]) -> bool:
-    found = processes.find(int(form["pid"]))
-    return found is None or found.zombie or found.ticks != form.get("ticks", found.ticks)
+    return processes.find_running(int(form["pid"]), form.get("ticks")) is None

@@ -5,7 +5,6 @@ Exit codes: 0 the server was asked to end, or this process was; 2 another launch
 
 from __future__ import annotations
 
-import os
 import sys
 
 from att_server.launcher.launcher import Launcher
@@ -13,7 +12,7 @@ from att_server.launcher.record import holder
 
 _, state_dir, socket_path, *options = sys.argv
 try:
-    launcher = Launcher(state_dir, socket_path, options, os.environ)
+    launcher = Launcher(state_dir, socket_path, options)
 except BlockingIOError:
     sys.stderr.write(
         f"att: ALREADY_RUNNING: Process {holder(state_dir)} launches the server of {state_dir} "

@@ -6,17 +6,16 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from os.path import basename
 from typing import Any
 
-from att_server.launcher.child import Child
-from att_server.launcher.record import FORMAT, Files
+from att_server.launcher.record import FORMAT, Files, printed
+from att_server.launcher.servers import Child, Servers, now
 from att_server.sd_notify import notify
 from att_server.stand_in import StandIn
-from att_server.supervisor import json_file, processes
+from att_server.supervisor import processes
 
 TRIES = 3
 """Starts in a row after which a good release that does not serve is left for another."""
@@ -29,8 +28,6 @@ LEAVES_WITHIN = 8.0
 """Seconds for a server that is to end, or that is bad and has to make way."""
 STANDS_BY_AFTER = 3.0
 """Seconds from its start on that a release on trial is waited for where nobody serves."""
-SPARE_SERVES_WITHIN = 0.5
-"""Seconds after the end of a server in which its spare has taken the directory."""
 READY_WITHIN = 60.0
 """Seconds that a good release has to serve, or as long as one on trial."""
 GOOD_WITHIN = 600.0
@@ -38,12 +35,6 @@ PROVES_ITSELF = 60.0
 """Seconds of service after which earlier failures are forgotten."""
 _LOOK_AGAIN = 0.05
 _KEPT_ENDS = 16
-_OWN = ("PYTHONPATH", "PYTHONHOME", "NOTIFY_SOCKET", "ATT_LAUNCH", "ATT_RELEASE_ID")
-
-
-def now() -> float:
-    """Seconds since boot: no setting of the clock moves it, and every process has the same."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Launcher:
@@ -53,23 +44,14 @@ class Launcher:
     serves, each ready in its time, and proven good by the server before its time is over;
     else it is left for the last good one. No release can forge that: only its own health
     check, and the server that asks for it, say good.
-
-    Of the children one serves, and one at most is new: it begins, or is to serve again. Any
-    other stands by: it has served, and does so again by itself when the one after it ends.
     """
 
-    def __init__(
-        self, state_dir: str, socket_path: str, options: Sequence[str], environ: Mapping[str, str]
-    ) -> None:
+    def __init__(self, state_dir: str, socket_path: str, options: Sequence[str]) -> None:
         """options: for every server. Raises BlockingIOError where another launcher is there."""
-        self.state_dir, self.socket_path = state_dir, socket_path
-        self.options, self.environ = options, environ
-        self.files = Files(state_dir)
+        self.socket_path, self.files = socket_path, Files(state_dir)
         self.record = self.files.load()
-        self.children: list[Child] = []
-        self.serving: Child | None = None
-        self.new: Child | None = None
-        self.served_at, self.retry_at, self.given_up = 0.0, 0.0, set[str]()
+        self.servers = Servers(state_dir, options)
+        self.retry_at, self.given_up = 0.0, set[str]()
         self.stand_in: StandIn | None = None
 
     def run(self) -> None:
@@ -79,10 +61,10 @@ class Launcher:
             self._adopt()
             while not self._settle():
                 self._wait()
-        for child in self.children:
+        for child in self.servers.children:
             child.signal(signal.SIGTERM)
         deadline = now() + LEAVES_WITHIN
-        while self.children and now() < deadline:
+        while self.servers.children and now() < deadline:
             self._wait()
             self._note_ends()
 
@@ -94,17 +76,11 @@ class Launcher:
             record.servers = [{**form, "ticks": -1} for form in record.servers]
         for form in record.servers:
             try:
-                child = Child(form)
+                self.servers.children.append(Child(form))
+                self.files.tell("adopted", launch=form["launch"], pid=form["pid"])
             except (OSError, ValueError):
-                self._note_end({**form, "output": ""}, None, "")
-                continue
-            self.children.append(child)
-            if self._tenure(child) in ("serves", "ended"):
-                self.serving = child
-            elif not form.get("served"):
-                self.new = child
-            self.files.tell("adopted", launch=child.launch, pid=child.pid)
-        if not self._on_trial():
+                self._note_end(form, None, "", served=bool(form.get("served")))
+        if not record.trial:
             self._give(TRIES)
         self._kept()
 
@@ -115,35 +91,39 @@ class Launcher:
         if self._note_ends():
             return True
         self._take_wish()
-        record = self.record
-        if self._on_trial() and now() > record.good_by:
+        record, servers = self.record, self.servers
+        if record.trial and now() > record.good_by:
             self._leave("not_proven_in_time")
-        serving, new = self.serving, self.new
-        stands_by = next((c for c in self.children if c not in (serving, new)), None)
-        if new is not None:
-            tried = self._on_trial() and new.release == record.current
-            if now() > new.due:
-                new.end("not_ready_in_time")
-            elif tried and now() > new.since + STANDS_BY_AFTER and not self._is_served():
-                new.end("left_alone")  # and tried again, beside a good one
-                record.tries_left += 1
-            elif serving is not None and not self._on_trial() and now() > new.since + LEAVES_WITHIN:
-                serving.end("made_no_way")
+        serving, stands_by = servers.serving, servers.stands_by
+        if servers.new is not None:
+            self._await(servers.new)
         elif serving is not None and serving.release == record.current:
             if record.outcome == "trying":
                 record.outcome = "serving"
                 self._kept()
         elif serving is None and stands_by is not None:
-            stands_by.due, self.new = now() + READY_WITHIN, stands_by
+            stands_by.form |= {"served": False, "due": now() + READY_WITHIN}
         elif serving is not None and stands_by is not None and stands_by.release == record.current:
             serving.end(record.reason or "rolled_back")
-        elif now() >= self.retry_at or (self._on_trial() and not self._is_served()):
+        elif now() >= self.retry_at or (record.trial and not servers.is_served()):
             self._start()
         return False
 
+    def _await(self, new: Child) -> None:
+        """Waits for one that is to serve, as long as it may take."""
+        record, serving = self.record, self.servers.serving
+        tried, age = record.trial and new.release == record.trial, now() - new.form["since"]
+        if now() > new.form["due"]:
+            new.end("not_ready_in_time")
+        elif tried and age > STANDS_BY_AFTER and not self.servers.is_served():
+            new.end("left_alone")  # and tried again, beside a good one
+            record.tries_left += 1
+        elif serving is not None and not record.trial and age > LEAVES_WITHIN:
+            serving.end("made_no_way")
+
     def _take_wish(self) -> None:
         """Takes a wish once, by its id; the same one may say later that the release is good."""
-        wish, record = self.files.wish(), self.record
+        wish, record, new = self.files.wish(), self.record, self.servers.new
         release = str(wish.get("release", ""))
         if wish and wish.get("id") != record.wish:
             record.wish, record.outcome, record.reason = str(wish.get("id")), "serving", ""
@@ -155,8 +135,8 @@ class Launcher:
                 self._give(int(wish.get("tries", 1)) if record.trial else TRIES)
                 record.ready_within = float(wish.get("ready_within", record.ready_within))
                 record.good_by = now() + float(wish.get("good_within", GOOD_WITHIN))
-                if self.new is not None and self.new.release != release:
-                    self.new.end("not_wanted")
+                if new is not None and new.release != release:
+                    new.end("not_wanted")
             self.retry_at, self.given_up = 0.0, set()
             self._kept("wished", id=record.wish, release=release, reason=record.reason)
         elif wish.get("good") and release == record.current != record.good[0]:
@@ -168,106 +148,98 @@ class Launcher:
     def _start(self) -> None:
         """Starts what is to run, while it has tries; a trial only beside what is good."""
         record = self.record
-        if self._on_trial() and not self._is_served():
+        if record.trial and not self.servers.is_served():
             self._begin(record.good[0])
-            return
-        if not record.tries_left:
+        elif not record.tries_left:
             self._leave(record.reason)
-            return
-        record.tries_left -= 1
-        if self._kept() or not self._on_trial():
-            self._begin(record.current)
-        else:  # a try that is not on the disk is none
-            record.tries_left, self.retry_at = record.tries_left + 1, now() + 1
+        else:
+            record.tries_left -= 1
+            if self._kept() or not record.trial:
+                self._begin(record.current)
+            else:  # a try that is not on the disk is none
+                record.tries_left, self.retry_at = record.tries_left + 1, now() + 1
 
     def _begin(self, release: str) -> None:
         """Starts a server of the release, which waits until it is on record."""
-        record, python = self.record, [sys.executable]
-        if release:
-            python = [os.path.join(self.state_dir, release, ".venv", "bin", "python"), "-P"]
-        if not os.access(python[0], os.X_OK):
-            record.reason, record.tries_left = f"release_missing: {python[0]}", 0
+        record, command = self.record, self.servers.command(release)
+        if not os.access(command[0], os.X_OK):
+            self._leave(f"release_missing: {command[0]}")
             return
         record.launches += 1
-        form = {"launch": record.launches, "release": release, "began": time.time()}
         within = max(record.ready_within, READY_WITHIN if release in record.good else 0)
+        form = {"launch": record.launches, "release": release, "began": time.time()}
         form |= {"since": now(), "due": now() + within}
         form["output"] = self.files.path(f"output-{record.launches % 4}")
-        # Nothing in it leads a release to the modules of another one.
-        left_out = _OWN if release else _OWN[2:]
-        env = {key: value for key, value in self.environ.items() if key not in left_out}
-        env |= {"ATT_LAUNCH": f"{record.launches}", "ATT_RELEASE_ID": basename(release)}
-        command = [*python, "-m", "att_server", "serve", "--take-over", *self.options]
         try:
-            self.new = Child.start(command, env, form)
+            child = self.servers.start(command, form)
         except (OSError, ValueError) as error:
             record.reason, self.retry_at = f"start_error: {error}", now() + 1
             return
-        self.children.append(self.new)
-        kept = self._kept("started", **self.new.form)
-        self.new.pass_gate(kept or release in record.good)  # what is good is started all the same
+        kept = self._kept("started", **child.form)
+        child.pass_gate(kept or release in record.good)  # what is good is started all the same
 
     # What has happened -----------------------------------------------------------
 
     def _note_ends(self) -> bool:
         """Notes who serves and who is gone. True: the one that served was asked to end."""
-        gone, over = [each for each in self.children if each.ended()], False
-        if self.new is not None and self._tenure(self.new) == "serves":
-            self._serves(self.new)
+        servers, over = self.servers, False
+        gone = [each for each in servers.children if each.ended()]
+        holder = servers.holder()
+        for child in servers.children:
+            follows = servers.serving is None or not child.served
+            if follows and holder == (child.pid, "serves"):
+                self._serves(child)
         for child in gone:
-            self.children.remove(child)
-            asked, code = self._tenure(child) == "ended", child.close()
-            served, begun = asked or child is self.serving, child is self.new
-            if child is self.serving:
-                self.serving, self.served_at = None, now()
-            self.new = None if begun else self.new
-            if served or begun:  # else it stood by
-                self._ended(child, code, served=served)
-                over = over or (asked and self.new is None)
+            asked = holder == (child.pid, "ended")
+            served, code = asked or child is servers.serving, servers.remove(child)
+            if served or not child.served:  # else it stood by
+                self._note_end(child.form, code, child.doom, served=served)
+                over = over or (asked and servers.new is None)
             self._kept()
         return over
 
-    def _note_end(self, form: Mapping[str, Any], code: int | None, doom: str) -> dict[str, Any]:
-        """Notes an end; without a code or a doom of ours it was killed from outside."""
-        reason = doom or (f"killed_by_{-code}" if code and code < 0 else f"exited_{code}")
-        end = {**form, "code": code, "reason": reason, "ended": time.time()}
-        end["lost"] = code in (None, -signal.SIGKILL) and not doom
-        if end["lost"] and form["release"] == self.record.current and self.record.losses_left:
-            self.record.losses_left -= 1
-            self.record.tries_left += 1
-        self.record.ended = [*self.record.ended, end][-_KEPT_ENDS:]
-        self.files.tell("server_ended", **end)
-        return end
-
-    def _ended(self, child: Child, code: int | None, *, served: bool) -> None:
-        """What follows from the end of one that served, or was to."""
-        record, self.retry_at = self.record, now() + self._on_trial()
-        end = self._note_end({**child.form, "output": child.output()}, code, child.doom)
-        lost, current = end["lost"], child.release == record.current
-        if current:
-            record.reason = end["reason"]
-        elif self._on_trial() and not (served or lost):
-            self._leave(end["reason"])  # nothing good runs beside it
-        if current and not self._on_trial():
-            # Who is killed while it serves, or has served for long, is no worse for it.
-            if served and (lost or now() > child.since + PROVES_ITSELF):
-                self._give(TRIES)
-            self.retry_at += max(0, TRIES - record.tries_left - 1) * 0.5
-
     def _serves(self, child: Child) -> None:
-        """The new server serves: the one before has closed all that it had."""
-        self.serving, self.new, child.since = child, None, now()
-        child.form["served"] = True
+        """It serves: the one before has closed all that it had."""
+        self.servers.serving = child
+        child.form |= {"served": True, "since": now()}
         if self.stand_in is not None:
             self.stand_in.close()
             self.stand_in = None
-        self._kept("serving", launch=child.launch, release=child.release)
-        notify("READY=1", self.environ)
+        self._kept("serving", launch=child.form["launch"], release=child.release)
+        notify("READY=1", os.environ)
+
+    def _note_end(
+        self, form: Mapping[str, Any], code: int | None, doom: str, *, served: bool
+    ) -> None:
+        """Notes the end of one that served, or was to, and what follows from it.
+
+        Without a code or a doom of ours it was killed from outside.
+        """
+        record, lost = self.record, code in (None, -signal.SIGKILL) and not doom
+        reason = doom or (f"killed_by_{-code}" if code and code < 0 else f"exited_{code}")
+        end = {**form, "code": code, "reason": reason, "lost": lost, "ended": time.time()}
+        end["output"] = printed(form["output"])
+        record.ended = [*record.ended, end][-_KEPT_ENDS:]
+        self.files.tell("server_ended", **end)
+        self.retry_at = now() + (1 if record.trial else 0)
+        if form["release"] != record.current:
+            if record.trial and not (served or lost):
+                self._leave(reason)  # nothing good runs beside it
+            return
+        record.reason = reason
+        if lost and record.losses_left:
+            record.losses_left -= 1
+            record.tries_left += 1
+        if not record.trial:
+            # Who is killed while it serves, or has served for long, is no worse for it.
+            if served and (lost or now() > form["since"] + PROVES_ITSELF):
+                self._give(TRIES)
+            self.retry_at += max(0, TRIES - record.tries_left - 1) * 0.5
 
     def _leave(self, reason: str) -> None:
         """What is to run does not do: back to what is good, or was before it."""
         record, left = self.record, self.record.current
-        event_type = "gave_up" if self._on_trial() else "fell_back"
+        event_type = "gave_up" if record.trial else "fell_back"
         self.given_up.add(left)
         good = [each for each in record.good if each not in self.given_up]
         record.outcome, record.reason, record.trial = "failed", reason, ""
@@ -275,13 +247,17 @@ class Launcher:
         self._give(TRIES)
         if good:
             self._kept(event_type, release=left, to=good[0], reason=reason)
-            return
+        else:
+            self._rest(reason)
+
+    def _rest(self, reason: str) -> None:
+        """Nothing starts: calls are answered with that, until all is tried again."""
         names = " and ".join(basename(each) or "the installation" for each in self.given_up)
         message = (
             f"No release of ATT starts: {names} failed, the last one with {reason}. Apps run on, "
             f"and it is tried again. {self.files.path('events.jsonl')} holds what happened."
         )
-        if self.stand_in is None and self.serving is None:
+        if self.stand_in is None and self.servers.serving is None:
             with contextlib.suppress(OSError):
                 self.stand_in = StandIn(self.socket_path, message)
         self.given_up, self.retry_at = set(), now() + PAUSE
@@ -293,32 +269,9 @@ class Launcher:
         """Has what is to run begin at once, with so many tries."""
         self.record.tries_left, self.record.losses_left, self.retry_at = tries, LOSSES, 0.0
 
-    def _on_trial(self) -> bool:
-        return bool(self.record.trial) and self.record.current == self.record.trial
-
-    def _holder(self) -> dict[str, Any]:
-        """Who holds the state directory and how far it is, as its lock says, or who did."""
-        with contextlib.suppress(OSError, ValueError):
-            return json_file.read(os.path.join(self.state_dir, "att.lock"))
-        return {}
-
-    def _tenure(self, child: Child) -> str:
-        held = self._holder()
-        return str(held.get("tenure", "")) if held.get("pid") == child.pid else ""
-
-    def _is_served(self) -> bool:
-        """Whether anybody serves, or is about to. A spare is no child: the lock tells of it."""
-        held = self._holder()
-        found = processes.find(int(held.get("pid", 0)))
-        begins = self.new is not None and self._tenure(self.new) == "begins"
-        lives = found is not None and not found.zombie and held.get("tenure") != "ended"
-        if self.serving is not None or (lives and not begins):
-            self.served_at = now()
-        return now() < self.served_at + SPARE_SERVES_WITHIN
-
     def _kept(self, event_type: str = "", **facts: Any) -> bool:
         """Tells of it, and whether the record is on the disk now."""
-        self.record.servers = [child.form for child in self.children]
+        self.record.servers = [child.form for child in self.servers.children]
         kept = self.files.save(self.record)
         if event_type:
             self.files.tell(event_type, **facts)
@@ -326,9 +279,9 @@ class Launcher:
 
     def _wait(self) -> None:
         """Returns when something has happened, or is to be looked at."""
-        pause = _LOOK_AGAIN
-        if self.new is None and self.serving and self.serving.release == self.record.current:
-            pause = 1.0 if self._on_trial() else PAUSE
-        watched = [self.files.bell, *(child.pidfd for child in self.children)]
+        pause, serving = _LOOK_AGAIN, self.servers.serving
+        if self.servers.new is None and serving and serving.release == self.record.current:
+            pause = 1.0 if self.record.trial else PAUSE
+        watched = [self.files.bell, *(child.pidfd for child in self.servers.children)]
         if self.files.bell in select.select(watched, [], [], pause)[0]:
             os.read(self.files.bell, 4096)

@@ -15,6 +15,7 @@ from att_server.supervisor import json_file
 
 FORMAT = 1
 """Of the wish: one that a later release writes may mean what this launcher does not know."""
+_KEPT_BYTES = 4096
 
 
 @dataclass(kw_only=True)
@@ -96,9 +97,7 @@ class Files:
 
     def wish(self) -> dict[str, Any]:
         """What the server wants; empty where there is nothing that can be read."""
-        with contextlib.suppress(OSError, ValueError):
-            return json_file.read(self.path("wish.json"))
-        return {}
+        return json_file.read_or_empty(self.path("wish.json"))
 
     def tell(self, event_type: str, **facts: object) -> None:
         """Adds to what the next server tells as events; on a full disk, to stderr alone."""
@@ -112,8 +111,14 @@ class Files:
             os.fsync(file.fileno())
 
 
+def printed(path: str) -> str:
+    """The end of what a server printed; once it serves, it logs elsewhere."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _KEPT_BYTES))
+        return file.read(_KEPT_BYTES).decode(errors="replace")
+    return ""
+
+
 def holder(state_dir: str) -> int:
     """The process of the launcher that holds the state directory; 0: it does not say."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return int(json_file.read(os.path.join(state_dir, "launcher", "lock"))["pid"])
-    return 0
+    return int(json_file.read_or_empty(f"{state_dir}/launcher/lock").get("pid", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -18,6 +19,13 @@ def read(path: str) -> dict[str, Any]:
     if not isinstance(form, dict):
         raise ValueError(f"{path} is not a JSON object")
     return form
+
+
+def read_or_empty(path: str) -> dict[str, Any]:
+    """The object in the file; an empty one where there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return read(path)
+    return {}
 
 
 def replace(path: str, form: Mapping[str, object], *, durable: bool = False) -> None:

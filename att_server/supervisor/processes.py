@@ -54,6 +54,14 @@ def find(pid: int) -> Process | None:
     )
 
 
+def find_running(pid: int, ticks: int | None = None) -> Process | None:
+    """The process that has `pid` now, if it has not ended; with `ticks`, if it is that one."""
+    process = find(pid)
+    if process is None or process.zombie or ticks not in (None, process.ticks):
+        return None
+    return process
+
+
 def everyone() -> dict[int, Process]:
     """All processes by pid."""
     found = (find(int(name)) for name in os.listdir("/proc") if name.isdigit())

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import att_client
-from att_server.launcher.child import Child
 from att_server.launcher.launcher import LOSSES
+from att_server.launcher.servers import Child
 from tests.launcher.conftest import Stage
 from tests.server_process import PATIENCE, alive, wait_until
 
@@ -85,7 +85,7 @@ def test_the_server_before_serves_again_where_one_on_trial_is_killed(stage: Stag
 
 def test_a_server_that_has_ended_and_that_nobody_has_reaped_is_gone() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
-        form = {"launch": 1, "release": "", "pid": process.pid, "since": 0, "due": 0}
+        form = {"launch": 1, "release": "", "pid": process.pid}
         child = Child(form)
         process.kill()
         wait_until(child.ended, "its end")
