@@ -94,9 +94,9 @@ class Launcher:
         record, servers = self.record, self.servers
         if record.trial and now() > record.good_by:
             self._leave("not_proven_in_time")
-        serving, stands_by = servers.serving, servers.stands_by
-        if servers.new is not None:
-            self._await(servers.new)
+        serving, new, stands_by = servers.serving, servers.new, servers.stands_by
+        if new is not None:
+            self._look_after(new)
         elif serving is not None and serving.release == record.current:
             if record.outcome == "trying":
                 record.outcome = "serving"
@@ -109,10 +109,10 @@ class Launcher:
             self._start()
         return False
 
-    def _await(self, new: Child) -> None:
-        """Waits for one that is to serve, as long as it may take."""
-        record, serving = self.record, self.servers.serving
-        tried, age = record.trial and new.release == record.trial, now() - new.form["since"]
+    def _look_after(self, new: Child) -> None:
+        """Ends a new server that takes too long, or the one that does not make way for it."""
+        record, serving, age = self.record, self.servers.serving, now() - new.form["since"]
+        tried = record.trial and new.release == record.trial and not new.doom
         if now() > new.form["due"]:
             new.end("not_ready_in_time")
         elif tried and age > STANDS_BY_AFTER and not self.servers.is_served():
@@ -186,8 +186,9 @@ class Launcher:
         gone = [each for each in servers.children if each.ended()]
         holder = servers.holder()
         for child in servers.children:
-            follows = servers.serving is None or not child.served
-            if follows and holder == (child.pid, "serves"):
+            # One that stood by does not serve before the end of the one after it is noted.
+            may = servers.serving is None or not child.served
+            if may and holder in ((child.pid, "serves"), (child.pid, "ended")):
                 self._serves(child)
         for child in gone:
             asked = holder == (child.pid, "ended")
@@ -248,9 +249,9 @@ class Launcher:
         if good:
             self._kept(event_type, release=left, to=good[0], reason=reason)
         else:
-            self._rest(reason)
+            self._pause(reason)
 
-    def _rest(self, reason: str) -> None:
+    def _pause(self, reason: str) -> None:
         """Nothing starts: calls are answered with that, until all is tried again."""
         names = " and ".join(basename(each) or "the installation" for each in self.given_up)
         message = (

@@ -105,9 +105,8 @@ class Files:
         line = json.dumps(event) + "\n"
         with contextlib.suppress(OSError):
             sys.stderr.write(f"att launch: {line}")
-        with contextlib.suppress(OSError), open(self.path("events.jsonl"), "a") as file:
-            file.write(line)
-            file.flush()
+        with contextlib.suppress(OSError), open(self.path("events.jsonl"), "ab", 0) as file:
+            file.write(line.encode())
             os.fsync(file.fileno())
 
 

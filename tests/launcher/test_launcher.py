@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,16 @@ def test_a_launcher_that_is_killed_leaves_the_server_and_the_next_one_finds_it(
     wait_until(lambda: bool(stage.launcher.told("adopted")), "the server is adopted")
     os.kill(pid, signal.SIGKILL)
     stage.launcher.served_by(2)
+
+
+def test_a_launcher_that_finds_a_server_tells_systemd_that_it_serves(stage: Stage) -> None:
+    stage.launcher.served_by(1)
+    stage.launcher.kill()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0att-test-launcher-{os.getpid()}")
+        manager.settimeout(PATIENCE)
+        stage.launcher.start(NOTIFY_SOCKET=f"@att-test-launcher-{os.getpid()}")
+        assert manager.recv(100) == b"READY=1"
 
 
 def test_a_wish_made_while_no_launcher_is_there_is_taken_by_the_next(stage: Stage) -> None:

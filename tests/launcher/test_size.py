@@ -32,9 +32,10 @@ def lines_of_code(path: Path) -> int:
     return len(held)
 
 
-def test_the_launcher_has_fewer_than_300_lines_of_code_and_410_with_its_files() -> None:
-    assert lines_of_code(ROOT / "att_server/launcher/launcher.py") < 300
-    assert sum(map(lines_of_code, LAUNCHER)) < 410
+def test_the_launcher_has_fewer_than_300_lines_and_its_package_405_of_code() -> None:
+    source = (ROOT / "att_server/launcher/launcher.py").read_text()
+    assert len(source.splitlines()) < 300
+    assert sum(map(lines_of_code, LAUNCHER)) < 405
 
 
 @pytest.mark.parametrize(
