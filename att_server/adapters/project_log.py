@@ -180,8 +180,13 @@ class ProjectLog:
         page = self._newest[2]
         return page if page.bounds == self.known else None
 
-    async def page(self, cursor: int, max_bytes: int) -> tuple[LogPage, bool]:
-        """The page from `cursor` on, and whether it stays as it is when the log grows."""
+    async def page(
+        self, cursor: int, max_bytes: int, *, until: int | None = None
+    ) -> tuple[LogPage, bool]:
+        """The page from `cursor` on, and whether it stays as it is when the log grows.
+
+        until: where it ends, if it comes so far and a frame begins there.
+        """
         if not self._segments or not self._firsts[0] <= cursor <= self.known.end:
             await self.look()
         bounds = self.known
@@ -194,7 +199,7 @@ class ProjectLog:
         whole = False
         while self._segments:
             at = bisect_right(self._firsts, cursor) - 1
-            found, cursor, whole = await self._read(self._segments[at], cursor, max_bytes)
+            found, cursor, whole = await self._read(self._segments[at], cursor, max_bytes, until)
             records += found
             if cursor >= self.known.end or monotonic() - self._looked_at > _END_SECONDS:
                 await self.look()
@@ -204,7 +209,7 @@ class ProjectLog:
         return LogPage(records=tuple(records), cursor=cursor, bounds=self.known), whole
 
     async def _read(
-        self, segment: SegmentReader, cursor: int, max_bytes: int
+        self, segment: SegmentReader, cursor: int, max_bytes: int, until: int | None
     ) -> tuple[list[LogRecord], int, bool]:
         """Records of a segment from `cursor` on, the cursor behind, whether these stay all."""
         last = segment.ceiling is None
@@ -212,7 +217,7 @@ class ProjectLog:
         length = max(min(max_bytes, READ_BYTES), MAX_PAYLOAD_BYTES) + 64 * FRAME_HEADER_BYTES
         for _ in range(2):
             view = await segment.read(spot.offset, length)
-            decoded = decode_frames(view, spot, max_bytes=max_bytes)
+            decoded = decode_frames(view, spot, max_bytes=max_bytes, until=until)
             missing = decoded.broken or segment.stop > cursor
             if decoded.records or not missing:
                 break

@@ -39,7 +39,7 @@ class Decoded:
     """The records of consecutive frames.
 
     end: the place behind the last. broken: what follows there is no intact
-    frame. full: more would have gone beyond the bytes asked for. time_ns: of the
+    frame. full: more would have gone beyond what was asked for. time_ns: of the
     first.
     """
 
@@ -53,10 +53,13 @@ class Decoded:
         self.time_ns = 0
 
 
-def decode_frames(view: memoryview, spot: Spot, *, max_bytes: int) -> Decoded:
+def decode_frames(
+    view: memoryview, spot: Spot, *, max_bytes: int, until: int | None = None
+) -> Decoded:
     """The records of the frames in `view`, whose first byte is at `spot`.
 
-    At least one if there is an intact frame, and up to `max_bytes` bytes of lines.
+    At least one if there is an intact frame, up to `max_bytes` bytes of lines, and up to
+    a frame that begins with the sequence number `until`.
     """
     result = Decoded(spot)
     records = result.records
@@ -70,7 +73,7 @@ def decode_frames(view: memoryview, spot: Spot, *, max_bytes: int) -> Decoded:
         if frame.first_sequence != sequence or not frame_intact(view, offset, frame):
             result.broken = True
             break
-        if records and size + frame.size > max_bytes:
+        if records and (size + frame.size > max_bytes or sequence == until):
             result.full = True
             break
         if not records:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,10 +83,12 @@ class SegmentLogStore:
                     bounds = await log.look()
                     records, after = kept.page.records, kept.page.cursor
                     page = LogPage(records=records, cursor=after, bounds=bounds)
-                    self._pages.put(key, page, whole=True)
+                    self._pages.put(key, page, whole=True, leads=kept.leads)
                     return page
-            page, whole = await log.page(cursor, max_bytes)
-            self._pages.put(key, page, whole=whole)
+            # Who reads behind others comes to pages that begin where theirs do.
+            until = self._pages.next_lead(key)
+            page, whole = await log.page(cursor, max_bytes, until=until)
+            self._pages.put(key, page, whole=whole, leads=whole and page.cursor != until)
             return page
 
         return await self._ask(project_id, log_id, page)
@@ -223,11 +226,14 @@ def _sweep(
 
 
 class _Kept:
-    __slots__ = ("page", "size", "time", "whole")
+    """A page. whole: it stays as it is. leads: it is as large as was asked for."""
 
-    def __init__(self, page: LogPage, whole: bool, size: int) -> None:
+    __slots__ = ("leads", "page", "size", "time", "whole")
+
+    def __init__(self, page: LogPage, whole: bool, leads: bool, size: int) -> None:
         self.page = page
         self.whole = whole
+        self.leads = leads
         self.size = size
         self.time = monotonic()
 
@@ -242,6 +248,8 @@ class _PageCache:
         self._limit = limit
         self._size = 0
         self._pages: OrderedDict[_Key, _Kept] = OrderedDict()
+        # Where those that lead begin, ascending, by log and bytes asked for.
+        self._leads: dict[tuple[str, int], list[int]] = {}
 
     def get(self, key: _Key) -> _Kept | None:
         kept = self._pages.get(key)
@@ -249,22 +257,39 @@ class _PageCache:
             self._pages.move_to_end(key)
         return kept
 
-    def put(self, key: _Key, page: LogPage, *, whole: bool) -> None:
-        old = self._pages.pop(key, None)
-        if old is not None:
-            self._size -= old.size
+    def next_lead(self, key: _Key) -> int | None:
+        """Where behind the key's cursor the next page that leads begins."""
+        log_id, cursor, max_bytes = key
+        leads = self._leads.get((log_id, max_bytes), [])
+        at = bisect_right(leads, cursor)
+        return leads[at] if at < len(leads) else None
+
+    def put(self, key: _Key, page: LogPage, *, whole: bool, leads: bool) -> None:
+        if key in self._pages:
+            self._forget(key)
         size = _RECORD_BYTES * (1 + len(page.records)) + sum(
             len(record.lines) for record in page.records if isinstance(record, LogChunk)
         )
-        self._pages[key] = _Kept(page, whole, size)
+        self._pages[key] = _Kept(page, whole, leads, size)
         self._size += size
+        if leads:
+            insort(self._leads.setdefault((key[0], key[2]), []), key[1])
         while self._size > self._limit:
-            _, gone = self._pages.popitem(last=False)
-            self._size -= gone.size
+            self._forget(next(iter(self._pages)))
 
     def drop(self, log_id: str) -> None:
         for key in [key for key in self._pages if key[0] == log_id]:
-            self._size -= self._pages.pop(key).size
+            self._forget(key)
+
+    def _forget(self, key: _Key) -> None:
+        gone = self._pages.pop(key)
+        self._size -= gone.size
+        if gone.leads:
+            log_id, cursor, max_bytes = key
+            leads = self._leads[log_id, max_bytes]
+            leads.remove(cursor)
+            if not leads:
+                del self._leads[log_id, max_bytes]
 
 
 def _remove(directory: Path) -> None:

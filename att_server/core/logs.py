@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from att_server.core.bell import Bell
 from att_server.core.errors import AttError, Reason
+from att_server.core.log_convoy import Convoy
 from att_server.core.log_search import LogSearch
 from att_server.core.log_selection import Gathering, LineSelection, LogFilter, LogPosition
 from att_server.core.model import (
@@ -59,12 +60,14 @@ class Followed:
 
 class _LogBell(Bell):
     """Rings when a log grew. read: the page up to its end that was read last, and for which
-    ring, cursor and size. ended: for which of them that was the end of the log indeed."""
+    ring, cursor and size. ended: for which of them that was the end of the log indeed. convoy:
+    those who follow all of it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.read: tuple[tuple[int, int, int], LogPage] | None = None
         self.ended: tuple[int, int] | None = None
+        self.convoy = Convoy()
 
 
 class LogManager:
@@ -160,53 +163,58 @@ class LogManager:
         # When a page without records is given all the same, the first one at once.
         due = loop.time()
         came_to_end = False
-        while True:
-            if self._find_project(project_id).log_id != project.log_id:
-                raise AttError(
-                    Reason.PROJECT_NOT_FOUND,
-                    f"The project {project_id!r} was deleted and created anew. "
-                    "Follow the new one from its beginning.",
-                    project_id=project_id,
-                )
-            # Both are looked at before the read: what they report then lies in it.
-            seen = bell.count
-            run_over = self._is_over(project_id, bound_run)
-            if selection is None:
-                page = await self._shared_page(project, bell, seen, cursor, max_bytes)
-            else:
-                page = await self._search.select(
-                    project,
-                    selection,
-                    cursor,
-                    max_lines=max_bytes,
-                    max_bytes=max_bytes,
-                    scan_bytes=_FOLLOW_SCAN_BYTES,
-                )
-            page = _not_before(page, bounds)
-            moved = page.cursor > cursor
-            over = False
-            if page.records and until_exit:
-                bound_run, page, over = _bind(page, bound_run, bind_from)
-            past = False
-            if selection is not None:
-                page, past = _without_markers(page, selection), selection.past
-            now = loop.time()
-            if page.cursor == page.bounds.end and not came_to_end:
-                came_to_end, due = True, now
-            if page.records or run_over or over or past or now >= due:
-                yield Followed(page=page, bound_run_id=bound_run)
-                due = now + silence
-            if over:
-                await self._end_known(project_id, bound_run, bell)
-            if over or past or (run_over and not moved):
-                return
-            cursor = page.cursor
-            if (
-                cursor == page.bounds.end
-                and not self._is_over(project_id, bound_run)
-                and self._ended(project, bell, seen, cursor)
-            ):
-                await bell.wait(seen, timedelta(seconds=max(0.0, due - loop.time())))
+        with bell.convoy.member(cursor) as place:
+            while True:
+                if self._find_project(project_id).log_id != project.log_id:
+                    raise AttError(
+                        Reason.PROJECT_NOT_FOUND,
+                        f"The project {project_id!r} was deleted and created anew. "
+                        "Follow the new one from its beginning.",
+                        project_id=project_id,
+                    )
+                # Both are looked at before the read: what they report then lies in it.
+                seen = bell.count
+                run_over = self._is_over(project_id, bound_run)
+                if selection is None:
+                    page = await self._shared_page(project, bell, seen, cursor, max_bytes)
+                else:
+                    page = await self._search.select(
+                        project,
+                        selection,
+                        cursor,
+                        max_lines=max_bytes,
+                        max_bytes=max_bytes,
+                        scan_bytes=_FOLLOW_SCAN_BYTES,
+                    )
+                page = _not_before(page, bounds)
+                moved = page.cursor > cursor
+                over = False
+                if page.records and until_exit:
+                    bound_run, page, over = _bind(page, bound_run, bind_from)
+                past = False
+                if selection is not None:
+                    page, past = _without_markers(page, selection), selection.past
+                now = loop.time()
+                if page.cursor == page.bounds.end and not came_to_end:
+                    came_to_end, due = True, now
+                if page.records or run_over or over or past or now >= due:
+                    yield Followed(page=page, bound_run_id=bound_run)
+                    due = now + silence
+                if over:
+                    await self._end_known(project_id, bound_run, bell)
+                if over or past or (run_over and not moved):
+                    return
+                cursor = page.cursor
+                if selection is None and cursor < page.bounds.end:
+                    await place.advance(cursor)
+                elif selection is None:
+                    place.arrive(cursor)
+                if (
+                    cursor == page.bounds.end
+                    and not self._is_over(project_id, bound_run)
+                    and self._ended(project, bell, seen, cursor)
+                ):
+                    await bell.wait(seen, timedelta(seconds=max(0.0, due - loop.time())))
 
     async def end_cursor(self, project_id: str) -> int:
         """The sequence number that the next record will get."""

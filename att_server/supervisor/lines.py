@@ -10,6 +10,20 @@ from att_server.supervisor.segment import (
 
 Blob = tuple[bytes, int]
 
+_SAMPLE_BYTES = 1024
+_DENSE = _SAMPLE_BYTES // 36
+
+
+def count_lines(blob: bytes) -> int:
+    """How many newlines there are.
+
+    CPython counts bytes one by one, but looks for the next one in strides: where lines are not
+    short, what a copy without newlines lacks is known in half the time or less.
+    """
+    if len(blob) < _SAMPLE_BYTES or blob.count(b"\n", 0, _SAMPLE_BYTES) > _DENSE:
+        return blob.count(b"\n")
+    return len(blob) - len(blob.replace(b"\n", b""))
+
 
 class LineAssembler:
     """Turns the reads of one stream into blobs of whole lines, byte for byte.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from att_server.supervisor.lines import count_lines
 from att_server.supervisor.log_appender import Appender, Record, gap
 from att_server.supervisor.log_files import Files
 from att_server.supervisor.log_recovery import mapped, recover
@@ -154,7 +155,7 @@ class LogWriter:
         for blob, flags in blobs:
             if not 0 < len(blob) <= MAX_PAYLOAD_BYTES or blob[-1] != 10:
                 raise ValueError("a blob is 1 to 65,536 bytes of lines, each ended by a newline")
-            self._add(_LINES, blob, blob.count(b"\n"), run, stream, flags)
+            self._add(_LINES, blob, count_lines(blob), run, stream, flags)
         if self._bytes > _FLUSH_BYTES:
             self.flush()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from att_server.supervisor.lines import LineAssembler
+from att_server.supervisor.lines import LineAssembler, count_lines
 from att_server.supervisor.segment import (
     FLAG_PARTIAL,
     FLAG_UNTERMINATED,
@@ -18,6 +18,12 @@ from att_server.supervisor.segment import (
 def original(blobs: list[tuple[bytes, int]]) -> bytes:
     """The bytes that the app wrote: without the newlines that are ours."""
     return b"".join(blob[:-1] if flags else blob for blob, flags in blobs)
+
+
+@given(line=st.binary(max_size=300), count=st.integers(0, 400), rest=st.binary(max_size=50))
+def test_all_newlines_are_counted(line: bytes, count: int, rest: bytes) -> None:
+    blob = (line + b"\n") * count + rest
+    assert count_lines(blob) == sum(byte == 10 for byte in blob)
 
 
 @given(reads=st.lists(st.binary(max_size=50) | st.sampled_from([b"\n", b"a\nb", b"\n\n"])))
