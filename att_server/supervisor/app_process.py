@@ -16,6 +16,7 @@ from typing import NoReturn
 from att_server.supervisor import processes
 from att_server.supervisor.cgroup import Cgroup
 from att_server.supervisor.confinement import Confinement
+from att_server.supervisor.hunt import Hunt
 from att_server.supervisor.kill_reason import kill_reason
 from att_server.supervisor.limits import Limits
 from att_server.supervisor.start_failure import StartFailed, start_failure
@@ -109,11 +110,11 @@ class AppProcess:
         """Ends the tree with SIGKILL; to be called again until `reap` says that it is gone."""
         if self._cgroup is not None:
             self._cgroup.kill()
-        hunt = processes.Hunt(os.getpid())
+        hunt = Hunt(os.getpid())
         deadline = time.monotonic() + _HUNT_WITHIN
         # What has ended is reaped in between: the less there is to look at, the
         # sooner those are found who fork and exit at once.
-        while hunt.strike() and self.reap() and time.monotonic() < deadline:
+        while not hunt.strike() and self.reap() and time.monotonic() < deadline:
             pass
 
     def reap(self) -> bool:

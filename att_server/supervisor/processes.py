@@ -12,14 +12,17 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+
+_IS_KERNEL_THREAD = 0x200000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
     """One process, for ever: no other has the same pid and ticks in this boot.
 
+    kernel: whether it runs no program, but is a thread of the kernel.
     cpu_ticks: processor time used by it. resident_pages: of its memory.
     """
 
@@ -27,6 +30,7 @@ class Process:
     ticks: int
     parent: int
     zombie: bool
+    kernel: bool = field(default=False, compare=False)
     cpu_ticks: int = field(default=0, compare=False)
     resident_pages: int = field(default=0, compare=False)
 
@@ -39,16 +43,16 @@ def boot_id() -> str:
 
 def find(pid: int) -> Process | None:
     """The process that has `pid` now, if any."""
-    stat = _read(f"/proc/{pid}/stat")
-    if stat is None:
+    fields = stat(pid)
+    if fields is None:
         return None
-    # The second field is the command in parentheses, which may hold anything.
-    fields = stat[stat.rindex(b")") + 2 :].split(None, 22)
     return Process(
         pid=pid,
         ticks=int(fields[19]),
         parent=int(fields[1]),
-        zombie=fields[0] in b"ZX",
+        # Where other threads go on only the first has ended.
+        zombie=fields[0] in b"ZX" and int(fields[17]) <= 1,
+        kernel=bool(int(fields[6]) & _IS_KERNEL_THREAD),
         cpu_ticks=int(fields[11]) + int(fields[12]),
         resident_pages=int(fields[21]),
     )
@@ -60,6 +64,21 @@ def find_running(pid: int, ticks: int | None = None) -> Process | None:
     if process is None or process.zombie or ticks not in (None, process.ticks):
         return None
     return process
+
+
+def stat(pid: int) -> list[bytes] | None:
+    """The fields of `/proc/<pid>/stat` from the third on; None if the process is gone."""
+    text = read(f"/proc/{pid}/stat")
+    # The second field is the command in parentheses, which may hold anything.
+    return None if text is None else text[text.rindex(b")") + 2 :].split()
+
+
+def threads(pid: int) -> list[int]:
+    """The ids of its threads; none if the process is gone."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
 
 
 def everyone() -> dict[int, Process]:
@@ -136,106 +155,17 @@ def send_below(root: int, *numbers: int) -> None:
             send(process, number)
 
 
-class Hunt:
-    """Sends SIGKILL to all processes of a family, whatever they make meanwhile.
-
-    A process that forks and exits at once is gone whenever a look at all
-    processes is through. So every round looks at the new ones only, the newest
-    first, and kills one as it is found. Not for longer than a second: pids are
-    used again.
-    """
-
-    def __init__(
-        self, ancestor: int | None = None, *, proven: Callable[[Process], bool] | None = None
-    ) -> None:
-        """The family: all below `ancestor`; all that are `proven` and all below these."""
-        self.struck: list[Process] = []
-        self._family = set() if ancestor is None else {ancestor}
-        self._proven = proven
-        self._known = {os.getpid()}
-        self._unproven: set[int] = set()
-
-    def strike(self) -> bool:
-        """One round; whether it found any that no round before had found."""
-        before = len(self.struck)
-        pids = {int(name) for name in os.listdir("/proc") if name.isdigit()} - self._known
-        self._look_at(sorted(pids, reverse=True))
-        # In the order of their pids a child mostly comes after its parent.
-        self._look_at(sorted(pids - self._known))
-        return len(self.struck) > before
-
-    def _look_at(self, pids: list[int]) -> None:
-        me = os.getpid()
-        for pid in pids:
-            process = find(pid)
-            if process is None:
-                continue
-            if process.parent in self._family or self._is_proven(process):
-                self._family.add(pid)
-                self._known.add(pid)
-                if process.zombie:
-                    continue
-                self.struck.append(process)
-                if process.parent == me:
-                    # Ours to reap, so that the pid cannot be another's yet.
-                    with contextlib.suppress(OSError):
-                        os.kill(pid, signal.SIGKILL)
-                else:
-                    send(process, signal.SIGKILL)
-            elif process.parent in self._known or process.parent == 0:
-                # Nobody of the family, whose parent is none either.
-                self._known.add(pid)
-
-    def _is_proven(self, process: Process) -> bool:
-        if self._proven is None or process.zombie or process.pid in self._unproven:
-            return False
-        if self._proven(process):
+def await_end(process: Process, deadline: float) -> bool:
+    """Whether it ends before the deadline, in monotonic seconds."""
+    with _opened(process) as descriptor:
+        if descriptor is None:
             return True
-        self._unproven.add(process.pid)
-        return False
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
 
-def end_run(
-    run_id: str, main: tuple[int, int] | None, *, within: float, supervisor_id: str = ""
-) -> bool:
-    """Ends with SIGKILL every process of a run that lost its supervisor.
-
-    A process belongs to the run if its environment says so, if it is `main`
-    (pid, ticks), or if it descends from one that does. With `supervisor_id` of
-    every run of that supervisor, whatever their ids: the last may not have been
-    saved. Returns whether all are gone, after at most `within` seconds.
-    """
-    given = {"ATT_RUN_ID": run_id, "ATT_SUPERVISOR_ID": supervisor_id}
-    marks = {f"{name}={value}".encode() for name, value in given.items() if value}
-    deadline = time.monotonic() + within
-    while True:
-        hunt = Hunt(proven=lambda p: (p.pid, p.ticks) == main or _carries(p.pid, marks))
-        until = min(deadline, time.monotonic() + 1)
-        while hunt.strike() and time.monotonic() < until:
-            pass
-        if not hunt.struck:
-            return True
-        if not all(_await_end(process, deadline) for process in hunt.struck):
-            return False
-
-
-def _children(pid: int) -> list[int] | None:
-    """The children of all threads of a process; None: this kernel does not tell."""
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return []
-    children: list[int] = []
-    for thread in threads:
-        text = _read(f"/proc/{pid}/task/{thread}/children")
-        if text is not None:
-            children += map(int, text.split())
-        elif os.path.exists(f"/proc/{pid}/task/{thread}"):
-            return None
-    return children
-
-
-def _read(path: str) -> bytes | None:
+def read(path: str) -> bytes | None:
     """What a file below /proc holds; None if its process is gone."""
     # Without a file object, which would take as long as the reading.
     try:
@@ -254,21 +184,16 @@ def _read(path: str) -> bytes | None:
         os.close(descriptor)
 
 
-def _carries(pid: int, marks: set[bytes]) -> bool:
-    try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            return not marks.isdisjoint(file.read().split(b"\0"))
-    except OSError:  # gone, or another user's
-        return False
-
-
-def _await_end(process: Process, deadline: float) -> bool:
-    with _opened(process) as descriptor:
-        if descriptor is None:
-            return True
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+def _children(pid: int) -> list[int] | None:
+    """The children of all threads of a process; None: this kernel does not tell."""
+    children: list[int] = []
+    for thread in threads(pid):
+        text = read(f"/proc/{pid}/task/{thread}/children")
+        if text is not None:
+            children += map(int, text.split())
+        elif os.path.exists(f"/proc/{pid}/task/{thread}"):
+            return None
+    return children
 
 
 @contextlib.contextmanager

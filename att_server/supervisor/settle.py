@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from att_server.supervisor import cgroup, processes
+from att_server.supervisor import cgroup
+from att_server.supervisor.hunt import end_run
 from att_server.supervisor.log_writer import LogWriter, Marker
 from att_server.supervisor.segment import FrameKind, SegmentError, run_to_bytes, run_to_text
 from att_server.supervisor.spec import Spec
@@ -35,7 +36,7 @@ END_WITHIN = 10.0
 
 
 class StillRunning(Exception):
-    """Processes of a lost run survive SIGKILL; it cannot be settled now."""
+    """Processes of a lost run may be left after SIGKILL; it cannot be settled now."""
 
 
 def settle(project: str, *, log_id: str, boot_id: str) -> tuple[Run, ...]:
@@ -118,8 +119,8 @@ def _end_processes(state: State, boot_id: str) -> None:
     same_boot = state.boot_id == boot_id and run is not None and run.end is None and run.pid
     main = (run.pid, run.start_ticks) if same_boot and run is not None else None
     run_id = "" if run is None else run.run_id
-    if not processes.end_run(run_id, main, supervisor_id=state.supervisor_id, within=END_WITHIN):
-        raise StillRunning(f"processes of run {run_id} survive SIGKILL")
+    if not end_run(run_id, main, supervisor_id=state.supervisor_id, within=END_WITHIN):
+        raise StillRunning(f"it is not sure that all processes of run {run_id} are gone")
 
 
 def _marked(log: LogWriter, state: State) -> State:

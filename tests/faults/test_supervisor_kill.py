@@ -15,7 +15,7 @@ import pytest
 
 from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.core.model import RunStatus, RuntimeState
-from att_server.supervisor import processes
+from att_server.supervisor import hunt, processes, settle
 from att_server.supervisor.segment import FrameKind
 from tests.server_process import PATIENCE
 from tests.supervisor.host import Host, Listener, alive, new_host, until, wait_until
@@ -115,6 +115,7 @@ async def test_daemons_of_the_app_go_with_the_supervisor(
 
 CHAIN = """
 import os, time
+os.open("held", os.O_WRONLY)
 os.write(1, b"up\\n")
 end = time.monotonic() + 60
 while time.monotonic() < end:
@@ -124,15 +125,48 @@ while time.monotonic() < end:
 """
 
 
+@pytest.fixture
+def held(host: Host) -> Iterator[int]:
+    """The reading end of a pipe which an app can open, and which ends with all that hold it."""
+    path = host.work / "held"
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    yield descriptor
+    os.close(descriptor)
+
+
 async def test_what_forks_and_exits_without_end_goes_with_the_supervisor(
-    host: Host, driver: SupervisorDriver, listener: Listener
+    host: Host, driver: SupervisorDriver, listener: Listener, held: int
 ) -> None:
-    started = await driver.start(host.python(CHAIN, grace=60))
+    await driver.start(host.python(CHAIN, grace=60))
     await until(lambda: host.output() == b"up\n", "the chain is up")
     host.kill_supervisor()
     status = await listener.until("app", over)
     assert status.reason == "supervisor_lost"
-    assert processes.end_run(started.run_id, None, within=0)
+    assert os.read(held, 1) == b"", "a link of the chain lives"
+    assert len(host.ends()) == 1
+
+
+async def test_a_run_is_not_over_before_all_of_it_is_gone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = await host.opened("app")
+    await driver.start(host.spec("sleep", "60"))
+    await driver.aclose()
+    host.kill_supervisor()
+
+    def settle_app() -> None:
+        project = str(host.project("app"))
+        settle.settle(project, log_id=host.log_id, boot_id=processes.boot_id())
+
+    with monkeypatch.context() as no_time:
+        no_time.setattr(settle, "END_WITHIN", 0.0)
+        with pytest.raises(settle.StillRunning):
+            settle_app()
+    assert not host.state().ended
+    assert host.ends() == []
+    settle_app()
+    assert host.state().ended
     assert len(host.ends()) == 1
 
 
@@ -226,7 +260,7 @@ async def test_a_pid_that_another_process_has_now_is_left_alone(host: Host, stra
     host.kill_supervisor()
     state = host.state()
     assert state.run is not None
-    processes.end_run(state.run.run_id, None, within=PATIENCE)
+    hunt.end_run(state.run.run_id, None, within=PATIENCE)
     # As if the pid of the app had come to a stranger.
     path = host.supervisor() / "state.json"
     form = json.loads(path.read_text())

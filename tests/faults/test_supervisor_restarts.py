@@ -19,7 +19,7 @@ import pytest
 from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.adapters.supervisor_spec import spec_of
 from att_server.core.model import RunSpec, RunStatus, RuntimeState
-from att_server.supervisor import processes
+from att_server.supervisor import hunt, processes
 from att_server.supervisor.state import MAX_PAST
 from tests.server_process import PATIENCE
 from tests.supervisor.host import Host, Listener, alive, new_host, policy, until, wait_until
@@ -431,7 +431,7 @@ async def test_whatever_is_asked_and_killed_there_is_one_app_and_one_history(
         elif what == "fail" and known is not None:
             await driver.fail("app", known.run_id, "liveness_failed")
         elif what == "app" and known is not None:
-            processes.end_run(known.run_id, None, within=20)
+            hunt.end_run(known.run_id, None, within=20)
         elif what == "supervisor" and known is not None:
             process = processes.find(host.state().pid)
             if process is not None and process.ticks == host.state().start_ticks:
@@ -452,7 +452,7 @@ async def test_whatever_is_asked_and_killed_there_is_one_app_and_one_history(
     assert len(runs) == len(host.ends())
     assert [*(run.run_id for run in last.past), last.run_id] == runs[-len(last.past) - 1 :]
     for run_id in runs[-MAX_PAST:]:
-        assert processes.end_run(run_id, None, within=0)
+        assert hunt.end_run(run_id, None, within=0)
 
 
 # The clock ---------------------------------------------------------------------
@@ -544,7 +544,7 @@ async def test_a_stranger_with_the_pid_of_the_run_and_of_its_supervisor_lives_on
     started = await driver.start(host.spec("sleep", "60", restart=policy()))
     await driver.aclose()
     host.kill_supervisor()
-    processes.end_run(started.run_id, None, within=20)
+    hunt.end_run(started.run_id, None, within=20)
     left(host, pid=stranger, run={"pid": stranger})
     again = host.driver()
     found = (await again.adopt({"app": host.log_id}, Listener()))["app"]

@@ -23,7 +23,7 @@ from att_server.adapters.supervisor_client import SupervisorDriver
 from att_server.core.bell import Bell
 from att_server.core.model import RunSpec, RunStatus
 from att_server.core.settings import ResourceLimits, RestartCondition, RestartPolicy
-from att_server.supervisor import processes
+from att_server.supervisor import hunt, processes
 from att_server.supervisor.segment import (
     SEGMENT_HEADER_BYTES,
     Frame,
@@ -238,7 +238,7 @@ class Host:
                 if process is not None and process.ticks == state.start_ticks:
                     processes.send(process, signal.SIGKILL)
                 if state.run is not None:
-                    processes.end_run(state.run.run_id, None, within=PATIENCE)
+                    hunt.end_run(state.run.run_id, None, within=PATIENCE)
 
 
 def policy(

@@ -13,19 +13,13 @@ import pytest
 from att_server.supervisor import processes
 from tests.supervisor.host import alive, wait_until
 
-RUN = "01J0000000000000000000000A"
-
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
-    """A shell with one child, of run RUN."""
-    made = subprocess.Popen(
-        ["sh", "-c", "sleep 60 & wait"], env={"PATH": os.environ["PATH"], "ATT_RUN_ID": RUN}
-    )
-    yield made
-    processes.end_run(RUN, None, within=10)
-    made.kill()
-    made.wait()
+    """A shell with one child."""
+    with subprocess.Popen(["sh", "-c", "sleep 60 & wait"], start_new_session=True) as made:
+        yield made
+        os.killpg(made.pid, signal.SIGKILL)
 
 
 def found(pid: int) -> processes.Process:
@@ -68,49 +62,6 @@ def test_a_process_with_the_same_pid_but_another_start_is_not_signalled(
     assert processes.send(process, signal.SIGKILL)
 
 
-def test_a_run_is_ended_by_its_environment_and_by_its_main_process(
-    child: subprocess.Popen[bytes],
-) -> None:
-    wait_until(lambda: below(child.pid), "the grandchild")
-    grandchild = below(child.pid)[0].pid
-    assert processes.end_run("01J0000000000000000000000B", None, within=10)
-    assert alive(child.pid)
-    assert processes.end_run(RUN, None, within=10)
-    assert not alive(child.pid)
-    assert not alive(grandchild)
-
-
-def test_a_main_process_of_another_start_is_left_alone() -> None:
-    with subprocess.Popen(["sleep", "60"], env={}) as process:
-        main = found(process.pid)
-        assert processes.end_run(RUN, (main.pid, main.ticks + 1), within=10)
-        assert alive(process.pid)
-        assert processes.end_run(RUN, (main.pid, main.ticks), within=10)
-        assert not alive(process.pid)
-
-
 def comm(pid: int) -> bytes:
     with open(f"/proc/{pid}/comm", "rb") as file:
         return file.read()
-
-
-def test_a_hunt_strikes_a_family_and_nobody_else(child: subprocess.Popen[bytes]) -> None:
-    wait_until(lambda: below(child.pid), "the grandchild")
-    grandchild = below(child.pid)[0]
-    with subprocess.Popen(["sleep", "60"]) as stranger:
-        hunt = processes.Hunt(child.pid)
-        assert hunt.strike()
-        assert hunt.struck == [grandchild]
-        assert not hunt.strike()
-        wait_until(lambda: not alive(grandchild.pid), "the grandchild is gone")
-        assert stranger.poll() is None
-        stranger.kill()
-
-
-def test_a_run_is_ended_by_the_id_of_its_supervisor_too() -> None:
-    env = {"PATH": os.environ["PATH"], "ATT_RUN_ID": RUN, "ATT_SUPERVISOR_ID": "S1"}
-    with subprocess.Popen(["sleep", "60"], env=env) as process:
-        assert processes.end_run("", None, supervisor_id="S", within=10)
-        assert alive(process.pid)
-        assert processes.end_run("", None, supervisor_id="S1", within=10)
-        assert not alive(process.pid)
