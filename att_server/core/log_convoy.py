@@ -1,8 +1,8 @@
 """Keeps those who follow a log close together, so that what is read for one serves them all.
 
 Who goes ahead through a flood waits for the others, who then find its pages in the store's
-cache. Who does not move within `WITHIN` is left behind: a stopped follower costs the others
-this once, and counts again when it has caught up by itself.
+cache. Who has made others wait for `PATIENCE` without catching up is left behind: one that is
+stopped, or slow, costs them this once, and counts again when it has caught up by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import timedelta
 REACH = 8
 """Pages that the first may be ahead of the last; the store keeps about twice as many."""
 
-WITHIN = timedelta(milliseconds=50)
+PATIENCE = timedelta(milliseconds=50)
 
 
 class Convoy:
@@ -39,18 +39,21 @@ class Convoy:
 class Member:
     """One who follows. cursor: behind what it was given. counts: whether others wait for it."""
 
-    __slots__ = ("_awaited", "_convoy", "counts", "cursor")
+    __slots__ = ("_awaited", "_convoy", "_left", "_patience", "_since", "counts", "cursor")
 
     def __init__(self, convoy: Convoy, cursor: int) -> None:
         self.cursor = cursor
         self.counts = False
         self._convoy = convoy
-        # Those who wait until it is at a cursor.
+        # Those who wait until it is at a cursor, and since when there are any.
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
+        self._since = 0.0
+        self._left: asyncio.TimerHandle | None = None
+        self._patience = 0.0
 
     def arrive(self, cursor: int) -> None:
         """It was given everything up to the log's end."""
-        self.counts = True
+        self._catch_up()
         self._move(cursor)
 
     async def advance(self, cursor: int) -> None:
@@ -63,11 +66,18 @@ class Member:
         members = self._convoy.members
         if len(members) == 1:
             return
-        if not self.counts:
-            self.counts = max(member.cursor for member in members) - cursor <= reach // 2
+        if max(member.cursor for member in members) - cursor <= reach // 2:
+            self._catch_up()
         rear = cursor - reach
-        for member in [each for each in members if each.counts and each.cursor < rear]:
-            await member._passes(rear)
+        late = [each for each in members if each.counts and each.cursor < rear]
+        waiters = [member._await(rear) for member in late]
+        try:
+            for waiter in waiters:
+                await waiter
+        finally:
+            for member, waiter in zip(late, waiters, strict=True):
+                waiter.cancel()
+                member._forget_waiters()
 
     def leave(self) -> None:
         """It is not waited for any more."""
@@ -75,7 +85,11 @@ class Member:
         for _, waiter in self._awaited:
             if not waiter.done():
                 waiter.set_result(None)
-        self._awaited.clear()
+        self._forget_waiters()
+
+    def _catch_up(self) -> None:
+        self.counts = True
+        self._patience = PATIENCE.total_seconds()
 
     def _move(self, cursor: int) -> None:
         self.cursor = cursor
@@ -83,18 +97,24 @@ class Member:
             for wanted, waiter in self._awaited:
                 if wanted <= cursor and not waiter.done():
                     waiter.set_result(None)
-            self._awaited = [each for each in self._awaited if not each[1].done()]
+            self._forget_waiters()
 
-    async def _passes(self, cursor: int) -> None:
-        """Returns when it is at `cursor`, or does not count any more: after `WITHIN`."""
-        if not self.counts or self.cursor >= cursor:
-            return
+    def _await(self, cursor: int) -> asyncio.Future[None]:
+        """Done when it is at `cursor`, or does not count any more."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._awaited.append((cursor, waiter))
-        late = loop.call_later(WITHIN.total_seconds(), self.leave)
-        try:
-            await waiter
-        finally:
-            late.cancel()
-            waiter.cancel()
+        if self._left is None:
+            self._since = loop.time()
+            self._left = loop.call_later(self._patience, self.leave)
+        return waiter
+
+    def _forget_waiters(self) -> None:
+        """Forgets those who do not wait any more, and with the last one stops the clock."""
+        self._awaited = [each for each in self._awaited if not each[1].done()]
+        if self._left is not None and not self._awaited:
+            self._left.cancel()
+            self._left = None
+            self._patience -= asyncio.get_running_loop().time() - self._since
+            if self._patience <= 0:
+                self.counts = False

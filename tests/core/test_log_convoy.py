@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 from att_server.core.log_convoy import REACH, Convoy, Member
 from tests.server_process import PATIENCE
@@ -36,6 +37,35 @@ async def test_one_that_stopped_is_left_behind() -> None:
         stopped.arrive(0)
         await go(first, 3 * REACH)
         assert not stopped.counts
+
+
+async def test_one_that_is_slow_is_left_behind() -> None:
+    convoy = Convoy()
+    with convoy.member(0) as first, convoy.member(0) as slow:
+        slow.arrive(0)
+
+        async def crawl() -> None:
+            # A page for each of the other's that it is waited for: never stopped, never near.
+            while slow.counts:
+                await asyncio.sleep(0)
+                if first.cursor > slow.cursor + REACH * PAGE:
+                    await slow.advance(slow.cursor + PAGE)
+
+        crawling = asyncio.ensure_future(crawl())
+        async with asyncio.timeout(PATIENCE):
+            while slow.counts:
+                await first.advance(first.cursor + PAGE)
+            await crawling
+
+
+async def test_many_that_stopped_are_left_at_once() -> None:
+    convoy = Convoy()
+    with convoy.member(0) as first, ExitStack() as stack:
+        stopped = [stack.enter_context(convoy.member(0)) for _ in range(20)]
+        for member in stopped:
+            member.arrive(0)
+        await go(first, REACH + 1)
+        assert not any(member.counts for member in stopped)
 
 
 async def test_one_that_leaves_is_not_waited_for() -> None:
