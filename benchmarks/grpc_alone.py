@@ -64,10 +64,9 @@ async def _round(clients: int, messages: int) -> float:
     with tempfile.TemporaryDirectory(prefix="att-alone-") as directory:
         target = f"unix:{Path(directory) / 'alone.sock'}"
         server = grpc.aio.server()
-        handler = grpc.unary_stream_rpc_method_handler(follow)
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("Alone", {"Follow": handler}),)
-        )
+        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_stream_rpc_method_handler(follow)
+        handlers = grpc.method_handlers_generic_handler("Alone", {"Follow": handler})
+        server.add_generic_rpc_handlers((handlers,))
         server.add_insecure_port(target)
         await server.start()
         async with AsyncExitStack() as stack:
@@ -83,7 +82,8 @@ async def _round(clients: int, messages: int) -> float:
 
 async def _client(target: str) -> None:
     async with grpc.aio.insecure_channel(target) as channel:
-        messages = aiter(channel.unary_stream(_METHOD)(b""))
+        call: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(_METHOD)
+        messages = aiter(call(b""))
         await anext(messages)
         print("ready", flush=True)
         async for _ in messages:
