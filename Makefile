@@ -110,6 +110,10 @@ check-compat: venv ## runs earlier releases and this one over one state director
 	printf 'by turns with this release: %s\n' $$kept $$base
 	$(PYTEST) tests/compat -n $(WORKERS) $$(printf -- '--previous %s ' $$kept $$base)
 
+.PHONY: check-cgroup
+check-cgroup: venv ## shows the kernel bounding apps by control groups, in a machine under QEMU
+	@python -m tests.cgroup.vm --cache .cache/check-cgroup
+
 .PHONY: check-github
 check-github: venv ## sends every request to GitHub to a server made of its own description
 	@python -m tests.github.prism --cache .cache/check-github

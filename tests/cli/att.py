@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from att_client.cli.app import run
 from tests.server_process import PATIENCE
 
 ATT = (sys.executable, "-m", "att_client.cli")
@@ -63,6 +66,16 @@ def att(
 
 Here = Callable[..., Ended]
 """Runs `att` in this process."""
+
+
+def here(capfd: pytest.CaptureFixture[str]) -> Here:
+    def run_here(*arguments: str) -> Ended:
+        capfd.readouterr()
+        code = int(run(arguments))
+        out, err = capfd.readouterr()
+        return Ended(code=code, stdout=out.encode(), stderr=err)
+
+    return run_here
 
 
 def running_att(
