@@ -100,7 +100,7 @@ class Machine:
         """The file system that the kernel starts with."""
         modules = self._modules()
         entries: dict[str, bytes | None] = dict.fromkeys(
-            ("bin", "modules", "proc", "dev", "host", "written", "root")
+            ("bin", "modules", "proc", "dev", "host", "written", "merged")
         )
         entries["bin/busybox"] = (self._files / "bin/busybox").read_bytes()
         entries["init"] = Path(__file__).with_name("init.sh").read_bytes()

@@ -20,13 +20,8 @@ from att_server.supervisor.cgroup import delegated
 from tests.cli.att import Here, here
 from tests.server_process import ServerProcess, alive, wait_until
 
-DELEGATED = delegated()
 MIB = 1024 * 1024
 NOBODY = 65534
-
-pytestmark = pytest.mark.skipif(
-    DELEGATED is None, reason="no control group v2 with memory and pids is delegated to the tests"
-)
 
 DAEMON = """
 import os, sys, time
@@ -161,7 +156,16 @@ def group_of(pid: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def top() -> Iterator[Path]:
+def parent() -> Path:
+    """The delegated group, in which those of the apps are made."""
+    found = delegated()
+    if found is None:
+        pytest.skip("no control group with memory and pids is delegated, see make check-cgroup")
+    return Path(found)
+
+
+@pytest.fixture(scope="module")
+def top(parent: Path) -> Iterator[Path]:
     # Not below pytest's directories: a socket path is short.
     made = Path(tempfile.mkdtemp(prefix="att-cgroup-"))
     made.chmod(0o711)
@@ -174,12 +178,6 @@ def server(top: Path) -> Iterator[ServerProcess]:
     # One for all: it takes half a minute to start where each instruction is emulated.
     with ServerProcess(top / "s") as server:
         yield server
-
-
-@pytest.fixture
-def parent() -> Path:
-    assert DELEGATED is not None
-    return Path(DELEGATED)
 
 
 @pytest.fixture
