@@ -75,20 +75,20 @@ class ServerProcess:
 
     def start(self) -> None:
         """Returns once it serves."""
-        log = (self.state_dir.parent / f"{self.state_dir.name}.log").open("ab")
+        log = self.state_dir.parent / f"{self.state_dir.name}.log"
         command = (sys.executable, "-m", self.module)
-        with log:
+        with log.open("ab") as err:
             self.process = subprocess.Popen(
                 [*self.under, *command, "--state-dir", self.state_dir, *self.options],
                 env={**os.environ, **self.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=err,
                 text=True,
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("att: ready"), f"{line!r}, see {log.name}"
+        assert line.startswith("att: ready"), f"{line!r}: {log.read_text()[-4000:]}"
         self.ready = line
 
     def kill(self) -> None:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
 from att_server.supervisor.cgroup import delegated
-from tests.cli.att import Here, here
+from tests.cli.att import Here, here, python
 from tests.server_process import ServerProcess, alive, wait_until
 
 MIB = 1024 * 1024
@@ -51,6 +50,8 @@ if os.fork() == 0:
 time.sleep(600)
 """
 )
+SHELL_TAKES = "until [ -e go ]; do sleep 0.1; done; tail /dev/zero & wait"
+"""What never ends a line has no last one, and is kept as a whole."""
 FORKS = (
     DAEMON
     + """
@@ -89,12 +90,11 @@ class Operator:
         assert ended.code == 0, ended.stderr
         return ended.items
 
-    def start(self, name: str, program: str, *limits: str) -> App:
-        """An app of its own that runs Python code."""
+    def start(self, name: str, command: Sequence[str], *limits: str) -> App:
+        """A new app."""
         directory = Path(tempfile.mkdtemp(dir=self.server.state_dir.parent))
         directory.chmod(0o777)
-        command = shlex.join([sys.executable, "-I", "-S", "-c", program])
-        words = ("--path", str(directory), "--command", command)
+        words = ("--path", str(directory), "--command", shlex.join(command))
         self.att("project", "create", name, *words, *limits)
         self._started.append(name)
         return App(self, name, directory)
@@ -193,8 +193,8 @@ def operator(
 def test_a_child_that_takes_too_much_memory_ends_its_own_tree_and_nothing_else(
     operator: Operator,
 ) -> None:
-    other = operator.start("beside-taker", WAITS, "--memory", "128m")
-    app = operator.start("taker", TAKES, "--memory", "64m")
+    other = operator.start("beside-taker", python(WAITS), "--memory", "128m")
+    app = operator.start("taker", python(TAKES), "--memory", "64m")
     tree = app.tree()
     assert (app.group / "memory.max").read_text() == f"{64 * MIB}\n"
     app.go()
@@ -214,8 +214,8 @@ def bound(parent: Path) -> Iterator[Path]:
 def test_memory_that_lacks_around_an_app_is_another_reason_than_its_own_limit(
     operator: Operator, parent: Path, bound: Path
 ) -> None:
-    other = operator.start("beside-greedy", WAITS, "--memory", "128m")
-    app = operator.start("greedy", TAKES, "--memory", "1000m")
+    other = operator.start("beside-greedy", python(WAITS), "--memory", "128m")
+    app = operator.start("greedy", python(TAKES), "--memory", "1000m")
     tree = app.tree()
     used = int((parent / "memory.current").read_text())
     bound.write_text(str(used + 300 * MIB))
@@ -226,8 +226,8 @@ def test_memory_that_lacks_around_an_app_is_another_reason_than_its_own_limit(
 
 
 def test_an_app_that_forks_without_end_is_ended(operator: Operator) -> None:
-    other = operator.start("beside-forker", WAITS, "--processes", "8")
-    app = operator.start("forker", FORKS, "--processes", "4")
+    other = operator.start("beside-forker", python(WAITS), "--processes", "8")
+    app = operator.start("forker", python(FORKS), "--processes", "4")
     tree = app.tree()
     app.go()
     assert app.reason_of_end() == "process_limit"
@@ -236,13 +236,13 @@ def test_an_app_that_forks_without_end_is_ended(operator: Operator) -> None:
 
 
 def test_threads_beyond_64_for_each_process_cannot_be_made(operator: Operator) -> None:
-    app = operator.start("threads", THREADS, "--processes", "1")
+    app = operator.start("threads", python(THREADS), "--processes", "1")
     assert app.reason_of_end() == ""
     assert "no more than 64" in [line.get("text") for line in operator.att("logs", "threads")]
 
 
 def test_a_stop_ends_the_whole_tree_and_removes_its_group(operator: Operator) -> None:
-    app = operator.start("stopped", WAITS, "--memory", "128m")
+    app = operator.start("stopped", python(WAITS), "--memory", "128m")
     tree = app.tree()
     operator.att("stop", "stopped", "--grace", "0")
     assert app.status["state"] == "stopped"
@@ -252,7 +252,7 @@ def test_a_stop_ends_the_whole_tree_and_removes_its_group(operator: Operator) ->
 def test_a_tree_whose_supervisor_is_killed_is_ended_and_its_group_removed(
     operator: Operator,
 ) -> None:
-    app = operator.start("orphan", WAITS, "--memory", "128m")
+    app = operator.start("orphan", python(WAITS), "--memory", "128m")
     tree = app.tree()
     app.kill_supervisor()
     assert app.reason_of_end() == "supervisor_lost"
@@ -262,7 +262,7 @@ def test_a_tree_whose_supervisor_is_killed_is_ended_and_its_group_removed(
 def test_a_tree_whose_server_is_killed_stays_in_its_group_and_is_adopted(
     operator: Operator,
 ) -> None:
-    app = operator.start("adopted", WAITS, "--memory", "128m")
+    app = operator.start("adopted", python(WAITS), "--memory", "128m")
     tree = app.tree()
     operator.server.kill()
     assert app.tree() == tree
@@ -275,7 +275,7 @@ def test_a_tree_whose_server_is_killed_stays_in_its_group_and_is_adopted(
 def test_a_tree_whose_supervisor_and_server_are_killed_is_ended_by_the_next_server(
     operator: Operator,
 ) -> None:
-    app = operator.start("lost", WAITS, "--processes", "8")
+    app = operator.start("lost", python(WAITS), "--processes", "8")
     tree = app.tree()
     operator.server.kill()
     app.kill_supervisor()
@@ -310,10 +310,11 @@ def unprivileged(top: Path, parent: Path) -> Iterator[ServerProcess]:
 def test_the_kernel_bounds_the_apps_of_a_server_without_privileges(
     unprivileged: ServerProcess, capfd: pytest.CaptureFixture[str], parent: Path
 ) -> None:
-    app = Operator(here(capfd), unprivileged).start("humble", TAKES, "--memory", "64m")
-    tree = app.tree()
+    app = Operator(here(capfd), unprivileged).start(
+        "humble", ("sh", "-c", SHELL_TAKES), "--memory", "64m"
+    )
     assert app.group.parent == parent
     assert app.group.owner() == "nobody"
     app.go()
     assert app.reason_of_end() == "memory_limit"
-    wait_until(lambda: app.gone(tree), "the tree and its group are gone")
+    wait_until(lambda: app.gone({app.pid}), "the tree and its group are gone")
