@@ -39,12 +39,13 @@ class Convoy:
 class Member:
     """One who follows. cursor: behind what it was given. counts: whether others wait for it."""
 
-    __slots__ = ("_awaited", "_convoy", "_left", "_patience", "_since", "counts", "cursor")
+    __slots__ = ("_awaited", "_convoy", "_left", "_page", "_patience", "_since", "counts", "cursor")
 
     def __init__(self, convoy: Convoy, cursor: int) -> None:
         self.cursor = cursor
         self.counts = False
         self._convoy = convoy
+        self._page = 1  # as long as its pages are, in sequence numbers
         # Those who wait until it is at a cursor, and since when there are any.
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
         self._since = 0.0
@@ -61,7 +62,9 @@ class Member:
 
         Returns when those who count are near, or were waited for.
         """
-        reach = REACH * (cursor - self.cursor)
+        # A page may be short, where it ends to meet another's.
+        self._page = max(cursor - self.cursor, self._page * 7 // 8, 1)
+        reach = REACH * self._page
         self._move(cursor)
         members = self._convoy.members
         if len(members) == 1:

@@ -163,7 +163,9 @@ class LogManager:
         # When a page without records is given all the same, the first one at once.
         due = loop.time()
         came_to_end = False
-        with bell.convoy.member(cursor) as place:
+        # Who selects has another pace.
+        convoy = bell.convoy if selection is None else Convoy()
+        with convoy.member(cursor) as place:
             while True:
                 if self._find_project(project_id).log_id != project.log_id:
                     raise AttError(
@@ -205,9 +207,9 @@ class LogManager:
                 if over or past or (run_over and not moved):
                     return
                 cursor = page.cursor
-                if selection is None and cursor < page.bounds.end:
+                if cursor < page.bounds.end:
                     await place.advance(cursor)
-                elif selection is None:
+                else:
                     place.arrive(cursor)
                 if (
                     cursor == page.bounds.end
