@@ -208,6 +208,9 @@ class Storm:
             outcome = (change.cycle.outcome.name or "").lower()
             why = "" if change.succeeded or not good else f" ({_why(change.cycle)})"
             self.report.done[f"{'good' if good else 'bad'} {outcome}{why}"] += 1
+            if "REVERT" in (failed := _why(change.cycle)):
+                # No later change is taken, so there is no report that could say why.
+                print(f"{project.name}: {change.kind} {change.name}: {failed}", flush=True)
 
     async def _started(self, att: att_client.Client, project: Project, change: Change) -> str:
         """The cycle of the change, asked for until an answer comes: the request id is the same."""
