@@ -1,8 +1,9 @@
 """Keeps those who follow a log close together, so that what is read for one serves them all.
 
 Who goes ahead through a flood waits for the others, who then find its pages in the store's
-cache. Who has made others wait for `PATIENCE` without catching up is left behind: one that is
-stopped, or slow, costs them this once, and counts again when it has caught up by itself.
+cache. One that does not move for `WITHIN` is left behind, and counts again when it has caught
+up by itself. One that the others wait for all the time is slow, and counts again at the end
+of the log: a follower that is stopped or slow costs the others a moment of a flood, once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from datetime import timedelta
 REACH = 8
 """Pages that the first may be ahead of the last; the store keeps about twice as many."""
 
-PATIENCE = timedelta(milliseconds=50)
+WITHIN = timedelta(milliseconds=50)
+
+PERIOD = timedelta(milliseconds=500)
+"""After so long it is looked at how much of it the others have waited for one."""
+
+_ALL_THE_TIME = 0.75
+"""Of the period. Where processors are short, each is waited for in turn."""
 
 
 class Convoy:
@@ -39,7 +46,18 @@ class Convoy:
 class Member:
     """One who follows. cursor: behind what it was given. counts: whether others wait for it."""
 
-    __slots__ = ("_awaited", "_convoy", "_left", "_page", "_patience", "_since", "counts", "cursor")
+    __slots__ = (
+        "_awaited",
+        "_convoy",
+        "_held",
+        "_is_slow",
+        "_left",
+        "_page",
+        "_period",
+        "_since",
+        "counts",
+        "cursor",
+    )
 
     def __init__(self, convoy: Convoy, cursor: int) -> None:
         self.cursor = cursor
@@ -50,11 +68,14 @@ class Member:
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
         self._since = 0.0
         self._left: asyncio.TimerHandle | None = None
-        self._patience = 0.0
+        # For how long others have waited for it since the period began.
+        self._held, self._period = 0.0, 0.0
+        self._is_slow = False
 
     def arrive(self, cursor: int) -> None:
         """It was given everything up to the log's end."""
-        self._catch_up()
+        self.counts, self._is_slow = True, False
+        self._held, self._period = 0.0, asyncio.get_running_loop().time()
         self._move(cursor)
 
     async def advance(self, cursor: int) -> None:
@@ -69,8 +90,8 @@ class Member:
         members = self._convoy.members
         if len(members) == 1:
             return
-        if max(member.cursor for member in members) - cursor <= reach // 2:
-            self._catch_up()
+        if not self.counts and not self._is_slow:
+            self.counts = max(member.cursor for member in members) - cursor <= reach // 2
         rear = cursor - reach
         late = [each for each in members if each.counts and each.cursor < rear]
         waiters = [member._await(rear) for member in late]
@@ -90,10 +111,6 @@ class Member:
                 waiter.set_result(None)
         self._forget_waiters()
 
-    def _catch_up(self) -> None:
-        self.counts = True
-        self._patience = PATIENCE.total_seconds()
-
     def _move(self, cursor: int) -> None:
         self.cursor = cursor
         if self._awaited:
@@ -109,7 +126,7 @@ class Member:
         self._awaited.append((cursor, waiter))
         if self._left is None:
             self._since = loop.time()
-            self._left = loop.call_later(self._patience, self.leave)
+            self._left = loop.call_later(WITHIN.total_seconds(), self.leave)
         return waiter
 
     def _forget_waiters(self) -> None:
@@ -118,6 +135,10 @@ class Member:
         if self._left is not None and not self._awaited:
             self._left.cancel()
             self._left = None
-            self._patience -= asyncio.get_running_loop().time() - self._since
-            if self._patience <= 0:
-                self.counts = False
+            now = asyncio.get_running_loop().time()
+            self._held += now - self._since
+            past = now - self._period
+            if past > PERIOD.total_seconds():
+                self._is_slow = self._held > _ALL_THE_TIME * past
+                self.counts = self.counts and not self._is_slow
+                self._held, self._period = 0.0, now

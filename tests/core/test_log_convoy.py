@@ -47,7 +47,8 @@ async def test_one_that_is_slow_is_left_behind() -> None:
         async def crawl() -> None:
             # A page for each of the other's that it is waited for: never stopped, never near.
             while slow.counts:
-                await asyncio.sleep(0)
+                for _ in range(50):
+                    await asyncio.sleep(0)
                 if first.cursor > slow.cursor + REACH * PAGE:
                     await slow.advance(slow.cursor + PAGE)
 
@@ -56,6 +57,11 @@ async def test_one_that_is_slow_is_left_behind() -> None:
             while slow.counts:
                 await first.advance(first.cursor + PAGE)
             await crawling
+            # Near by now, but slow until it comes to the end.
+            await slow.advance(first.cursor)
+            assert not slow.counts
+            slow.arrive(first.cursor)
+            assert slow.counts
 
 
 async def test_many_that_stopped_are_left_at_once() -> None:
