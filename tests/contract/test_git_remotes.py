@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from att_server.adapters.git import Git, GitRepository
+from att_server.adapters.git.remotes import refused
 from att_server.core.repository import (
     CommitNote,
     Conflict,
@@ -420,3 +421,23 @@ async def test_the_checkout_of_the_project_is_as_it_was(project: GitProject) -> 
     await reverted(project.repository, project, merge.commit, note("Undo"))
     await project.repository.discard(CYCLE)
     assert state() == before
+
+
+# What git 2.39 prints where a process of the remote's half is killed.
+@pytest.mark.parametrize(
+    "said",
+    [
+        (
+            "error: rev-list died of signal 9\n"
+            "!\tHEAD:refs/heads/main\t[remote rejected] (missing necessary objects)\n"
+        ),
+        "!\tHEAD:refs/heads/main\t[remote rejected] (missing necessary objects)\n",
+        (
+            "error: unpack-objects died of signal 9\n"
+            "error: remote unpack failed: unpack-objects abnormal exit\n"
+            "!\tHEAD:refs/heads/main\t[remote rejected] (unpacker error)\n"
+        ),
+    ],
+)
+def test_a_remote_that_was_killed_at_a_push_is_no_refusal(said: str) -> None:
+    assert refused("main", said).failure is RepositoryFailure.INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -116,7 +117,7 @@ class Remote:
             return Pushed(commit=commit)
         if actual != expected:
             return Moved(actual=actual)
-        raise _refused(branch, said)
+        raise refused(branch, said)
 
     async def delete(self, branch: str, *, expected: str) -> Removed | Moved:
         """See `Repository.delete_branch`."""
@@ -128,7 +129,7 @@ class Remote:
             return Removed()
         if actual != expected:
             return Moved(actual=actual)
-        raise _refused(branch, said)
+        raise refused(branch, said)
 
     async def _update(self, branch: str, new: str, expected: str | None) -> str | None:
         """Sets the branch, or removes it where `new` is empty. None, or what was said against it.
@@ -175,11 +176,18 @@ class Remote:
         )  # fmt: skip
 
 
-def _refused(branch: str, said: str) -> RepositoryError:
+def refused(branch: str, said: str) -> RepositoryError:
+    """Why a push was not taken, by what git printed of it."""
     lines = [line.strip() for line in said.splitlines() if line.startswith(("!", "remote:"))]
+    failure = RepositoryFailure.REMOTE_REFUSED
     # A branch `a` keeps `a/b` from being made for good, though that reads as a lock.
-    busy = ("cannot lock ref" in said or "failed to lock" in said) and "cannot create" not in said
+    if ("cannot lock ref" in said or "failed to lock" in said) and "cannot create" not in said:
+        failure = RepositoryFailure.LOCKED
+    # Killed at its work, the remote's half refuses in the words of a rule: after a whole pack
+    # nothing is missing.
+    elif re.search(r"died of signal|abnormal exit|\(missing necessary objects\)", said):
+        failure = RepositoryFailure.INTERRUPTED
     return RepositoryError(
-        RepositoryFailure.LOCKED if busy else RepositoryFailure.REMOTE_REFUSED,
+        failure,
         f"The remote did not take {branch}: {' / '.join(lines)[-400:] or 'it did not say why'}.",
     )
