@@ -17,6 +17,7 @@ REACH = 8
 """Pages that the first may be ahead of the last; the store keeps about twice as many."""
 
 WITHIN = timedelta(milliseconds=50)
+"""Several turns of a processor that many want."""
 
 PERIOD = timedelta(milliseconds=500)
 """After so long it is looked at how much of it the others have waited for one."""
