@@ -94,8 +94,7 @@ def part_items(parts: Iterable[Part], *, markers: bool) -> Iterator[LogItem]:
                 yield from _undecodable_lines(part, blob)
                 continue
             _check(part, len(texts), texts.pop())
-            for index, text in enumerate(texts):
-                line = LogLine(text)
+            for index, line in enumerate(map(LogLine, texts)):
                 line._chunk = part
                 line._index = index
                 yield line

@@ -12,7 +12,6 @@ import asyncio
 import statistics
 import tempfile
 import time
-import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from att_client.decode import decoder
 from att_server.adapters.segments import SegmentLogStore
 from att_server.core.model import LogPage
 from att_server.rpc.log_service import follow_messages
+from att_server.supervisor.checksum import crc32
 from att_server.supervisor.log_writer import LogWriter
 from att_server.supervisor.segment import STREAM_STDOUT
 from benchmarks.load import BLOCK_LINES, LINE
@@ -96,7 +96,7 @@ def in_blocks() -> dict[str, list[float]]:
         writer, store = _log(Path(state))
         for _ in range(BLOCKS):
             steps.take("supervisor: into the segment", _write, writer, block)
-            steps.take("of which the checksum", zlib.crc32, block)
+            steps.take("of which the checksum", crc32, block)
         cursor = 1
         while cursor < writer.next_sequence:
             page = steps.take("server: read", _read, store, cursor)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from array import array
 from bisect import bisect_right
 from pathlib import Path
 from time import sleep
 
+from att_server.supervisor.checksum import crc32
 from att_server.supervisor.segment import (
     FRAME_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -84,7 +84,7 @@ class SegmentIndex:
         )
         body = b"".join(_ENTRY.pack(*row) for row in rows)
         head = (_MAGIC, self.log_id.encode("ascii"), self.size, self.next_sequence, len(self))
-        checksum = zlib.crc32(body, zlib.crc32(_HEADER.pack(*head, 0, 0)))
+        checksum = crc32(body, crc32(_HEADER.pack(*head, 0, 0)))
         return _HEADER.pack(*head, checksum, 0) + body
 
     @staticmethod
@@ -96,9 +96,7 @@ class SegmentIndex:
         body = data[_HEADER.size :]
         if magic != _MAGIC or len(body) != count * _ENTRY.size:
             return None
-        if zlib.crc32(body, zlib.crc32(_HEADER.pack(*_HEADER.unpack_from(data)[:5], 0, 0))) != (
-            checksum
-        ):
+        if crc32(body, crc32(_HEADER.pack(*_HEADER.unpack_from(data)[:5], 0, 0))) != checksum:
             return None
         index = SegmentIndex(log_id.rstrip(b"\0").decode("ascii", "replace"), size, following)
         for row in _ENTRY.iter_unpack(body):
@@ -158,7 +156,7 @@ def _look_through(fd: int, index: SegmentIndex, sequence: int) -> tuple[int, int
                 return offset + at, sequence
             first = frame_at(view, at)
             assert first is not None, "a stretch begins with a frame"
-            checksum = zlib.crc32(view[at:end])
+            checksum = crc32(view[at:end])
             index.add(offset + at, sequence, first.time_ns, checksum, kinds)
             at, sequence = end, following
         offset += at

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import accumulate
@@ -14,6 +13,7 @@ from att_server.adapters.segment_index import OTHERS, SegmentIndex
 from att_server.adapters.segment_reader import Spot
 from att_server.adapters.segment_records import STREAMS, record_of, to_time
 from att_server.core.log_selection import Gathering, LineSelection
+from att_server.supervisor.checksum import crc32
 from att_server.supervisor.segment import (
     FRAME_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -92,7 +92,7 @@ def _pass_over(
                 break
             read = True
         part = view[index.offsets[at] - index.offsets[number] : end - index.offsets[number]]
-        if zlib.crc32(part) != index.checksums[at]:
+        if crc32(part) != index.checksums[at]:
             break
         if index.kinds[at] & OTHERS:
             spot = _gather(part, spot, gathering)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from att_server.supervisor.checksum import crc32
 
 SEGMENT_SUFFIX = ".seg"
 SEGMENT_BYTES = 32 << 20
@@ -45,7 +46,7 @@ FRAME = struct.Struct("<4sIIIqq16sBBBx")
 _FRAME_AFTER_CHECKSUM = struct.Struct("<IIqq16sBBBx")
 _CHECKED_FROM = 8
 # The checksum counts its own four bytes as zero, so this beginning is always the same.
-_CHECKSUM_SEED = zlib.crc32(FRAME_MAGIC + bytes(4))
+_CHECKSUM_SEED = crc32(FRAME_MAGIC + bytes(4))
 
 _SEGMENT_MAGIC = b"ATTSEG\0\1"
 _SEGMENT = struct.Struct("<8s32sqqI4x")
@@ -123,14 +124,14 @@ def encode_frame(
     rest = _FRAME_AFTER_CHECKSUM.pack(
         len(payload), count, first_sequence, time_ns, run, kind, stream, flags
     )
-    checksum = zlib.crc32(payload, zlib.crc32(rest, _CHECKSUM_SEED))
+    checksum = crc32(payload, crc32(rest, _CHECKSUM_SEED))
     return FRAME_MAGIC + checksum.to_bytes(4, "little") + rest
 
 
 def frame_intact(view: memoryview, offset: int, frame: Frame) -> bool:
     """Whether the checksum holds; the whole frame lies in `view` from `offset` on."""
     end = offset + FRAME_HEADER_BYTES + frame.size
-    return zlib.crc32(view[offset + _CHECKED_FROM : end], _CHECKSUM_SEED) == frame.checksum
+    return crc32(view[offset + _CHECKED_FROM : end], _CHECKSUM_SEED) == frame.checksum
 
 
 def intact_lines(view: memoryview, offset: int, sequence: int) -> tuple[int, int]:
@@ -150,7 +151,7 @@ def intact_lines(view: memoryview, offset: int, sequence: int) -> tuple[int, int
             or not taken
             or size > MAX_PAYLOAD_BYTES
             or end > length
-            or zlib.crc32(view[offset + _CHECKED_FROM : end], _CHECKSUM_SEED) != checksum
+            or crc32(view[offset + _CHECKED_FROM : end], _CHECKSUM_SEED) != checksum
         ):
             break
         offset, sequence = end, first + taken
@@ -217,7 +218,7 @@ class SegmentHeader:
         """The header as on disk."""
         log_id = self.log_id.encode("ascii")
         body = _SEGMENT.pack(_SEGMENT_MAGIC, log_id, self.first_sequence, self.created_ns, 0)
-        checksum = zlib.crc32(body[:_SEGMENT_CHECKED_BYTES])
+        checksum = crc32(body[:_SEGMENT_CHECKED_BYTES])
         return _SEGMENT.pack(_SEGMENT_MAGIC, log_id, self.first_sequence, self.created_ns, checksum)
 
     @staticmethod
@@ -226,7 +227,7 @@ class SegmentHeader:
         if len(data) < SEGMENT_HEADER_BYTES:
             return None
         magic, log_id, first, created, checksum = _SEGMENT.unpack_from(data)
-        if magic != _SEGMENT_MAGIC or zlib.crc32(data[:_SEGMENT_CHECKED_BYTES]) != checksum:
+        if magic != _SEGMENT_MAGIC or crc32(data[:_SEGMENT_CHECKED_BYTES]) != checksum:
             return None
         return SegmentHeader(
             log_id=log_id.rstrip(b"\0").decode("ascii", "replace"),

@@ -36,7 +36,12 @@ def name_of(path: Path) -> str:
 def test_the_supervisor_needs_only_the_standard_library(path: Path) -> None:
     own = "att_server.supervisor"
     for module, _ in imported(path):
-        assert module.split(".")[0] in sys.stdlib_module_names or f"{module}.".startswith(f"{own}.")
+        assert (
+            module.split(".")[0] in sys.stdlib_module_names
+            or f"{module}.".startswith(f"{own}.")
+            # It does without, as tests/supervisor/test_checksum.py shows.
+            or (path.name == "checksum.py" and module == "isal.isal_zlib")
+        )
 
 
 @pytest.mark.parametrize("name", ["app.py", "test_app.py"])
