@@ -175,13 +175,14 @@ class Runtimes:
         """Checks the app once, now; that it is not healthy is an answer and no error.
 
         probe: None is the project's readiness probe, else whether its process runs.
-        timeout: bounds the call; None is 1 minute. The check has its own.
+        timeout: bounds the call; None is 1 minute more than the check's own, or 1 minute.
         Raises ProjectNotFoundError, FieldInvalidError.
         """
+        check = None if probe is None else probe.timeout
         response = await self._service.call(
             ProbeHealthRequest(project_id=project_id, probe=probe),
             ProbeHealthResponse,
-            timeout=_or(timeout, _PROBE_TIMEOUT),
+            timeout=_or(timeout, _PROBE_TIMEOUT + _or(check, timedelta(0))),
         )
         return present(response.health)
 

@@ -72,8 +72,7 @@ def health(
             probe.timeout = parse_duration(timeout)
 
     async def call(att: att_client.Client) -> None:
-        bound = None if probe is None or probe.timeout is None else 2 * probe.timeout
-        check = await att.runtimes.probe(project_id, probe, timeout=bound)
+        check = await att.runtimes.probe(project_id, probe)
         if as_json:
             output.item(check)
         else:

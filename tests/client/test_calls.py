@@ -21,7 +21,7 @@ from att.v1 import (
     runtime_pb2,
     runtime_service_pb2,
 )
-from att_client import Client, LogLine, RuntimeSettings
+from att_client import Client, LogLine, Probe, RuntimeSettings
 from tests.client.stub_server import Context, StubServer, answer, batch, chunk, failure
 from tests.server_process import PATIENCE
 
@@ -37,6 +37,8 @@ def scripted(stub: StubServer) -> None:
     stub.script("RestartRuntime", answer(runtime.RestartRuntimeResponse(runtime=_RUNTIME)))
     stub.script("SignalRuntime", answer(runtime.SignalRuntimeResponse(runtime=_RUNTIME)))
     stub.script("GetRuntime", answer(runtime.GetRuntimeResponse(runtime=_RUNTIME)))
+    health = runtime_pb2.HealthCheck()
+    stub.script("ProbeHealth", answer(runtime.ProbeHealthResponse(health=health)))
     stub.script("CreateProject", answer(project.CreateProjectResponse(project=_PROJECT)))
     stub.script("GetProject", answer(project.GetProjectResponse(project=_PROJECT)))
     stub.script("UpdateProject", answer(project.UpdateProjectResponse(project=_PROJECT)))
@@ -65,6 +67,17 @@ def _seconds(**fields: int) -> Any:
                 "web", grace=_seconds(seconds=5), timeout=_seconds(seconds=7)
             ),
             42,
+        ),
+        ("ProbeHealth", lambda att: att.runtimes.probe("web"), 60),
+        (
+            "ProbeHealth",
+            lambda att: att.runtimes.probe("web", Probe(timeout=_seconds(milliseconds=50))),
+            60,
+        ),
+        (
+            "ProbeHealth",
+            lambda att: att.runtimes.probe("web", Probe(timeout=_seconds(minutes=4))),
+            300,
         ),
     ],
 )
