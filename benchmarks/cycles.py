@@ -104,7 +104,7 @@ async def cycle(client: att_client.Client, name: str, **files: str) -> att_clien
 
 async def trivial(stage: Stage, rounds: int) -> Figure:
     """Seconds from the call until a change runs and is healthy; tests and checks are `true`."""
-    figure = Figure(name="cycle of trivial steps, end to end", unit="s", mark="< 3 s")
+    figure = Figure(name="cycle of trivial steps, end to end", unit="s", mark="< 3 s", limit=3)
     for number in range(rounds + 1):  # the first one fetches and has nothing to replace
         began = time.perf_counter()
         ended = await cycle(stage.client, "cycle-one", note=f"{number}\n")
@@ -132,7 +132,13 @@ async def bad(stage: Stage, rounds: int) -> list[Figure]:
     name = "bad release: verdict → old one healthy"
     return [
         Figure(name=f"{name}, p50", unit="s", samples=[percentile(samples, 0.50)]),
-        Figure(name=f"{name}, p99", unit="s", mark="< 5 s", samples=[percentile(samples, 0.99)]),
+        Figure(
+            name=f"{name}, p99",
+            unit="s",
+            mark="< 5 s",
+            limit=5,
+            samples=[percentile(samples, 0.99)],
+        ),
     ]
 
 
@@ -156,7 +162,9 @@ async def at_once(stage: Stage, together: int) -> list[Figure]:
 
 async def listing(rounds: int) -> Figure:
     """Milliseconds of a page of 50 cycles out of ten thousand, by a server of their own."""
-    figure = Figure(name=f"ListCycles, a page of 50 of {LISTED:,}", unit="ms", mark="< 50 ms")
+    figure = Figure(
+        name=f"ListCycles, a page of 50 of {LISTED:,}", unit="ms", mark="< 50 ms", limit=50
+    )
     directory = Path(tempfile.mkdtemp(prefix="att-bench-"))
     try:
         state = directory / "state"

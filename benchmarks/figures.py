@@ -14,8 +14,8 @@ class Figure:
     """One row of the report.
 
     mark: what performance asks for, in words; empty: nothing.
-    limit: the mark as a number, for ATT's median; or with `limit_of`, a peer, for
-        ATT's median over that peer's. Less is better unless `higher_is_better`.
+    limit: the mark as a number, for ATT's median; or with `limit_of`, a peer, as so many
+        times that peer's median and `allowance`. Less is better unless `higher_is_better`.
     samples: one value a round, in `unit`. peers: the same of each peer.
     missing: why a peer has no samples.
     """
@@ -25,6 +25,7 @@ class Figure:
     mark: str = ""
     limit: float | None = None
     limit_of: str = ""
+    allowance: float = 0.0
     higher_is_better: bool = False
     samples: list[float] = field(default_factory=list)
     peers: dict[str, list[float]] = field(default_factory=dict)
@@ -63,10 +64,13 @@ class Figure:
     @property
     def held(self) -> bool | None:
         """Whether the mark is held; None where it is no number, or was not measured."""
-        value = self.ratios.get(self.limit_of) if self.limit_of else self.median
-        if self.limit is None or value is None:
+        limit = self.limit
+        if limit is not None and self.limit_of:
+            of = self.peer_medians.get(self.limit_of)
+            limit = None if of is None else limit * of + self.allowance
+        if limit is None:
             return None
-        return value >= self.limit if self.higher_is_better else value <= self.limit
+        return self.median >= limit if self.higher_is_better else self.median <= limit
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
