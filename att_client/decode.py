@@ -83,11 +83,22 @@ def _of_field(
 
 def _of_value(meta: betterproto2.FieldMetadata, kind: Any) -> Convert | None:
     if meta.proto_type == betterproto2.TYPE_ENUM:
-        convert: Convert = kind
-        return convert
+        return _Members(kind).__getitem__
     if meta.proto_type != betterproto2.TYPE_MESSAGE:
         return None
     return _of_message(kind) if meta.unwrap is None else _WRAPPED[meta.unwrap()]
+
+
+class _Members(dict[int, Any]):
+    """The members of an enumeration, found in a tenth of the time that a call of it takes."""
+
+    def __init__(self, kind: type[betterproto2.Enum]) -> None:
+        super().__init__((member.value, member) for member in kind)
+        self._kind = kind
+
+    def __missing__(self, number: int) -> Any:
+        # Of a later contract.
+        return self._kind(number)
 
 
 def _to_datetime(message: Timestamp) -> datetime:

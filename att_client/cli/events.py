@@ -20,9 +20,9 @@ def register(app: typer.Typer) -> None:
 def events(
     project: Annotated[
         str,
-        typer.Option(
-            metavar="PROJECT",
-            help="Only events of this project.",
+        typer.Argument(
+            metavar="[PROJECT]",
+            help="The project's id. Default: all projects.",
             autocompletion=complete_project,
             show_default=False,
         ),

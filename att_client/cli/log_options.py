@@ -252,7 +252,7 @@ async def _check_run(att: att_client.Client, project_id: str, run_id: str) -> No
     raise CommandError(
         "RUN_NOT_FOUND",
         f"Project {project_id} has had no run {run_id}. Its last ones are {', '.join(last)}; "
-        f"`att events --project {project_id}` shows more.",
+        f"`att events {project_id}` shows more.",
         metadata={"project_id": project_id, "run_id": run_id},
     )
 

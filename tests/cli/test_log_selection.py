@@ -247,7 +247,7 @@ def test_a_run_that_never_was_is_an_error_that_names_those_that_were(
     assert ended.error["reason"] == "RUN_NOT_FOUND"
     assert str(newest) in str(ended.error["message"])
     # What it says to do next shows the runs.
-    assert str(newest) in att("events", "--project", "web", target=logged).stdout.decode()
+    assert str(newest) in att("events", "web", target=logged).stdout.decode()
 
 
 def test_a_log_is_described_and_trimmed(logged: str) -> None:

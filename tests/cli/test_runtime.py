@@ -98,16 +98,16 @@ def test_an_app_that_is_not_ready_in_time_fails_and_runs_on(target: str, tmp_pat
 def test_events_tell_what_was_done(target: str, create: Create) -> None:
     project = create("told", "pass")
     att("start", project, target=target)
-    ended = att("events", "--project", project, "--json", target=target)
+    ended = att("events", project, "--json", target=target)
     assert ended.code == 0, ended.stderr
     types = [event["event_type"] for event in ended.items]
     assert types[0] == "project.created"
     assert len(types) > 1
-    last = att("events", "--project", project, "--tail", "1", "--json", target=target)
+    last = att("events", project, "--tail", "1", "--json", target=target)
     assert last.items[0]["project_id"] == project
     assert len(last.items) == 1
     from_first = att(
-        *("events", "--project", project, "--json", "--cursor", str(ended.items[0]["sequence"])),
+        *("events", project, "--json", "--cursor", str(ended.items[0]["sequence"])),
         target=target,
     )
     assert from_first.items[: len(types)] == ended.items
@@ -116,7 +116,7 @@ def test_events_tell_what_was_done(target: str, create: Create) -> None:
 
 def test_events_are_followed_until_the_reader_leaves(target: str, create: Create) -> None:
     project = create("watched", "pass")
-    process = running_att("events", "--project", project, "-f", "--json", target=target)
+    process = running_att("events", project, "-f", "--json", target=target)
     with process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["event_type"] == "project.created"
