@@ -34,6 +34,8 @@ def test_marks_are_held_or_missed_as_numbers_or_as_ratios() -> None:
     assert _figure(2, 1, limit=1.9, limit_of="pm2", higher_is_better=True).held is True
     assert _figure(2, 1, limit=1.9, limit_of="cat").held is None
     assert _figure(2, 1).held is None
+    assert _figure(2, 1, limit=1.5, limit_of="pm2", allowance=0.5).held is True
+    assert _figure(2, 1, limit=1.5, limit_of="pm2", allowance=0.4).held is False
 
 
 def test_a_loss_and_a_missing_figure_stand_in_the_report() -> None:
